@@ -1,0 +1,116 @@
+"""What people write and models answer: parts of one modality, messages of parts, responses of messages."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import final
+
+import torch
+from torch import Tensor
+
+RAW = "raw"  #: role of content that continues the sequence as it is, outside any chat template
+
+
+def digest(value: object) -> str:
+    """SHA-256 of a part's content, as hex: equal content has equal digests wherever it comes from.
+
+    value: words, encoded bytes, a file, or a tensor (whose dtype and shape count too).
+    """
+    sha = hashlib.sha256()
+    match value:
+        case str():
+            sha.update(b"words\0" + value.encode("utf-8", "surrogatepass"))
+        case bytes() | bytearray() | memoryview():
+            sha.update(value)
+        case Path():
+            with value.open("rb") as file:
+                while block := file.read(1 << 20):
+                    sha.update(block)
+        case Tensor():
+            still = value.detach().cpu().contiguous()
+            sha.update(f"{still.dtype}{tuple(still.shape)}\0".encode())
+            sha.update(still.reshape(-1).view(torch.uint8).numpy().tobytes())
+        case _:
+            msg = f"a part's value is str, bytes, Path or Tensor, not {type(value).__name__}"
+            raise TypeError(msg)
+    return sha.hexdigest()
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One piece of content of one modality.
+
+    modality: the registered name of what it is.
+    value: words, encoded bytes, a file inside the data root, or a tensor in memory.
+    """
+
+    modality: str
+    value: str | bytes | Path | Tensor
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the content."""
+        return digest(self.value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Part) and self.modality == other.modality and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash((self.modality, self.digest))
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    """A role and its parts.
+
+    role: `user`, `assistant`, `system`, `tool`, or `RAW` for a continuation outside any template.
+    parts: in reading order.
+    extra: further fields of the row's message (tool calls, names), handed to the chat template untouched.
+    """
+
+    role: str
+    parts: tuple[Part, ...]
+    extra: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def scored(self) -> bool:
+        """Whether the model wrote this message, so that its parts are segments: a tool's output is context."""
+        return self.role in ("assistant", RAW)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Response:
+    """The assistant's messages, with what people said of them.
+
+    messages: usually one assistant message; tool calls make more.
+    label: desirable or not, where one person judged this response alone.
+    reward: one number for the whole response.
+    scores: a number by dimension (`helpfulness`: 0.7).
+    critique, refinement: learning from language feedback: what is wrong, and a better answer.
+    """
+
+    messages: tuple[Message, ...]
+    label: bool | None = None
+    reward: float | None = None
+    scores: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    critique: str | None = None
+    refinement: str | None = None
+
+    def segments(self) -> Iterator[Part]:
+        """The parts that are scored, in order."""
+        for message in self.messages:
+            if message.scored:
+                yield from message.parts
+
+    def parts(self) -> Iterator[Part]:
+        """All parts, in order."""
+        for message in self.messages:
+            yield from message.parts

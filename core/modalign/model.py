@@ -1,0 +1,113 @@
+"""A model assembled from roles, with one differentiable entry: forward(batch, draws) -> Scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import cast, final
+
+import torch
+from torch import Tensor, nn
+
+from modalign.batch import Batch
+from modalign.content import Message, Response
+from modalign.draws import Draws
+from modalign.errors import ModelError
+from modalign.roles import Assembly, Backbone, Connector, Decoder, Encoder, Head, Units
+from modalign.scores import Scores
+
+
+@final
+class Model(nn.Module):
+    """Encoders, connectors, a backbone, decoders and reward heads, by name.
+
+    backbone: None for a model whose decoders need no states.
+    decoders: by the name that segments use.
+    encoders: by modality; ``connectors`` of the same name fit them to the backbone.
+    heads: reward heads by name.
+    assembly: how input is prepared, how it writes and how it is saved.
+    """
+
+    def __init__(
+        self,
+        *,
+        assembly: Assembly,
+        backbone: Backbone | None = None,
+        decoders: Mapping[str, Decoder] | None = None,
+        encoders: Mapping[str, Encoder] | None = None,
+        connectors: Mapping[str, Connector] | None = None,
+        heads: Mapping[str, Head] | None = None,
+    ) -> None:
+        super().__init__()
+        self.assembly = assembly
+        self.backbone = backbone
+        self.decoders = nn.ModuleDict(dict(decoders or {}))
+        self.encoders = nn.ModuleDict(dict(encoders or {}))
+        self.connectors = nn.ModuleDict(dict(connectors or {}))
+        self.heads = nn.ModuleDict(dict(heads or {}))
+
+    def forward(self, batch: Batch, draws: Draws) -> Scores:
+        """Scores of every response of the batch: the only differentiable entry."""
+        embeddings = self._embed(batch)
+        states = None if self.backbone is None else self.backbone(batch, embeddings)  # r n d
+        units: dict[str, Units] = {}
+        if batch.segments:
+            units = {name: decoder(states, batch, draws) for name, decoder in self.decoders.items()}
+        rewards: dict[str, Tensor] = {}
+        if states is not None:
+            rewards = {name: head(states, batch) for name, head in self.heads.items()}
+        return Scores(
+            units=units,
+            response=torch.tensor([one.response for one in batch.segments], dtype=torch.long, device=batch.device),
+            weight=torch.tensor([one.weight for one in batch.segments], dtype=torch.float64, device=batch.device),
+            responses=batch.responses,
+            rewards=rewards,
+        )
+
+    def _embed(self, batch: Batch) -> dict[str, Tensor]:
+        """Each medium that has a slot, encoded once, ``m d`` by digest."""
+        wanted = list(dict.fromkeys(slot.digest for slot in batch.slots))
+        found: dict[str, Tensor] = {}
+        for name, encoder in self.encoders.items():
+            digests = [digest for digest in wanted if batch.media[digest].modality == name]
+            encoded = cast(list[Tensor], encoder([batch.media[digest] for digest in digests]))
+            connector = self.connectors[name] if name in self.connectors else None
+            for digest, embedding in zip(digests, encoded, strict=True):
+                found[digest] = embedding if connector is None else connector(embedding)
+        if missing := [digest for digest in wanted if digest not in found]:
+            modality = batch.media[missing[0]].modality
+            raise ModelError(
+                f"no encoder for {modality!r} media",
+                got=f"encoders: {', '.join(self.encoders) or 'none'}",
+                fix=f"use a model that takes {modality}",
+            )
+        return found
+
+    @property
+    def shares(self) -> bool:
+        """Whether responses to one prompt can be laid out as branches of one trunk."""
+        return self.backbone is not None and self.backbone.shares
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """The parameters that train, by name."""
+        return {name: value for name, value in self.named_parameters() if value.requires_grad}
+
+    def save(self, folder: str | Path, *, merge: bool = False) -> None:
+        """Write the model, or its adapters, in the format its library reads.
+
+        merge: fold the adapters into the weights and write a whole model.
+        """
+        self.assembly.save(self, Path(folder), merge=merge)
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[Message]],
+        *,
+        progress: Callable[[int], None] | None = None,
+        **settings: object,
+    ) -> list[Response]:
+        """One response to each prompt; settings are those of `GenerationConfig`."""
+        from modalign.config import GenerationConfig
+
+        config = GenerationConfig.model_validate(settings)
+        return self.assembly.generate(self, prompts, config, progress=progress)

@@ -1,0 +1,139 @@
+"""What every objective is: a frozen, configurable, pure function of scores and targets.
+
+b pairs, a responses.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import ClassVar, Literal, final
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from modalign.batch import Targets
+from modalign.errors import ModelError
+from modalign.scores import ALL_KINDS, Scores, UnitKind
+
+Pairing = Literal["pair", "label", "response"]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What an objective asks of the trainer and the assembler.
+
+    roles: whose scores it compares; `policy` is the model being trained.
+    pairing: `pair` takes (chosen, rejected); `label` takes each response with a label, and a pair as one desirable
+        and one undesirable response; `response` takes desirable responses only, of a pair the chosen.
+    mismatched: each response also laid under another prompt, for a KL estimate.
+    units: whether decoders are asked at all.
+    heads: reward heads the model must have.
+    kinds: kinds of unit for which its mathematics holds.
+    """
+
+    roles: tuple[str, ...] = ("policy",)
+    pairing: Pairing = "pair"
+    mismatched: bool = False
+    units: bool = True
+    heads: tuple[str, ...] = ()
+    kinds: frozenset[UnitKind] = ALL_KINDS
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Mean:
+    """A mean in two parts, so that it can be added over micro-batches and ranks. Both are 0-d tensors."""
+
+    sum: Tensor
+    count: Tensor
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Loss:
+    """What an objective returns.
+
+    sum: 0-d, differentiable: the loss summed over what it counts.
+    count: 0-d: pairs, tokens or responses, weighted.
+    metrics: by name, detached.
+    """
+
+    sum: Tensor
+    count: Tensor
+    metrics: Mapping[str, Mean] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def mean(self) -> Tensor:
+        """The loss of this batch alone."""
+        return self.sum / self.count.clamp(min=torch.finfo(torch.float64).tiny)
+
+
+class Objective(BaseModel, ABC):
+    """A pure function of scores and targets. Its fields are its settings; its class variables say what it needs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    needs: ClassVar[Needs]
+
+    @abstractmethod
+    def __call__(
+        self,
+        scores: Mapping[str, Scores],
+        targets: Targets,
+        statistics: Mapping[str, Mean] | None = None,
+    ) -> Loss:
+        """The loss of a batch.
+
+        scores: by role.
+        statistics: of `statistics`, added up over all ranks; None takes this batch's own.
+        """
+
+    @abstractmethod
+    def count(self, targets: Targets, tokens: Tensor) -> Tensor:
+        """What `Loss.count` will be, 0-d, known before the forward pass.
+
+        tokens: ``a`` scored tokens of each response of the batch.
+        """
+
+    def statistics(self, scores: Mapping[str, Scores], targets: Targets) -> Mapping[str, Mean]:
+        """Batch statistics the loss depends on, detached, to be added up over ranks before the loss is taken."""
+        return {}
+
+    def refuse(self, kinds: frozenset[UnitKind]) -> None:
+        """Raise where this objective's mathematics does not hold for a kind of unit."""
+        if wrong := sorted(kinds - self.needs.kinds):
+            name = type(self).__name__
+            raise ModelError(
+                f"{name} needs a normalised likelihood of the response",
+                got=f"units of kind {', '.join(wrong)}, which are bounds or sums over sampler steps",
+                fix=f"use an objective that compares with a reference (DPO, IPO, KTO), or decoders whose units are "
+                f"{' or '.join(sorted(self.needs.kinds))}",
+            )
+
+
+def weighted(values: Tensor, weights: Tensor) -> Mean:
+    """A weighted mean in its two parts, detached."""
+    values, weights = values.detach().double(), weights.double()
+    return Mean(sum=(values * weights).sum(), count=weights.sum())
+
+
+def pair_metrics(chosen_rewards: Tensor, rejected_rewards: Tensor, weights: Tensor) -> dict[str, Mean]:
+    """Metrics every pairwise objective reports, under TRL's names. All are ``b``."""
+    margins = chosen_rewards - rejected_rewards
+    return {
+        "rewards/chosen": weighted(chosen_rewards, weights),
+        "rewards/rejected": weighted(rejected_rewards, weights),
+        "rewards/margins": weighted(margins, weights),
+        "rewards/accuracies": weighted((margins > 0).double(), weights),
+    }
+
+
+def pair_logps(scores: Scores, targets: Targets) -> tuple[Tensor, Tensor]:
+    """Log-likelihoods of chosen and rejected, ``b`` and ``b`` in float64."""
+    chosen, rejected = scores.logps[targets.pairs].unbind(-1)
+    return chosen, rejected

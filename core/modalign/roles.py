@@ -1,0 +1,336 @@
+"""The roles a plugin can fill, as abstract classes.
+
+r rows, n tokens, d width, u units, a responses, k numbers of a head.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, ClassVar, final
+
+from torch import Tensor, nn
+
+from modalign.batch import Batch, Medium
+from modalign.comparison import Comparison, Origin
+from modalign.content import Message, Part, Response
+from modalign.draws import Draws
+from modalign.scores import UnitKind, Units
+
+if TYPE_CHECKING:
+    from modalign.config import GenerationConfig, ModelConfig
+    from modalign.model import Model
+    from modalign.world.concept import Concept
+
+
+# --- content -------------------------------------------------------------------------------------
+
+
+class Modality(ABC):
+    """What reads, checks, saves and shows a part of one modality.
+
+    name: the modality's registered name.
+    columns: row columns it claims besides the messages (a data set's column of media).
+    blocks: the `type` of the content blocks it claims.
+    """
+
+    name: ClassVar[str]
+    columns: ClassVar[tuple[str, ...]] = ()
+    blocks: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def read(self, block: Mapping[str, object], *, root: Path | None) -> Part:
+        """The part a content block says, or a `DataError` that names the field.
+
+        root: the folder that files must lie in; None allows no files.
+        """
+
+    @abstractmethod
+    def block(self, part: Part) -> Mapping[str, object]:
+        """The content block that says a part: the inverse of `read`, JSON but for media in memory."""
+
+    @abstractmethod
+    def save(self, part: Part, stem: Path) -> Path:
+        """Write a part to ``stem`` with its own suffix; returns the file."""
+
+    @abstractmethod
+    def show(self, part: Part) -> str:
+        """A part as self-contained, escaped HTML."""
+
+    def empty(self, part: Part) -> bool:
+        """Whether a part holds nothing: no response consists of empty parts only."""
+        return isinstance(part.value, str) and not part.value.strip()
+
+
+class Format(ABC):
+    """A kind of row: what its columns mean."""
+
+    @abstractmethod
+    def claims(self, columns: frozenset[str], row: Mapping[str, object]) -> bool:
+        """Whether rows with these columns, of which ``row`` is the first, are of this format."""
+
+    @abstractmethod
+    def comparison(self, row: Mapping[str, object], origin: Origin, *, root: Path | None) -> Comparison:
+        """The comparison a row says, or a `DataError` that names the field."""
+
+
+# --- what the assembler needs --------------------------------------------------------------------
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class EncodedSegment:
+    """One segment in the encoding of a response.
+
+    modality, decoder, kind: what it is, and which decoder scores it in which kind of unit.
+    start, stop: for a decoder of tokens, the tokens of the sequence that are scored.
+    digest: for a decoder of media, the medium that is scored.
+    query: for a decoder of media behind a backbone, the tokens of its query positions. They follow the first
+        ``after`` tokens of the sequence as a leaf that no other token sees.
+    weight: in the response's log-likelihood; 0 is context only.
+    """
+
+    modality: str
+    decoder: str
+    kind: UnitKind
+    start: int = 0
+    stop: int = 0
+    digest: str | None = None
+    query: tuple[int, ...] = ()
+    after: int = 0
+    weight: float = 1.0
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class EncodedSlot:
+    """The tokens of a sequence whose embeddings a medium replaces."""
+
+    start: int
+    stop: int
+    digest: str
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Encoded:
+    """A prompt with one response, as the backbone will read it.
+
+    tokens: the whole sequence.
+    prompt: how many of them the prompt gives: the trunk is never longer.
+    segments, slots: into the sequence.
+    media: every medium in slots and segments, by digest.
+    """
+
+    tokens: tuple[int, ...]
+    prompt: int
+    segments: tuple[EncodedSegment, ...] = ()
+    slots: tuple[EncodedSlot, ...] = ()
+    media: Mapping[str, Medium] = field(default_factory=lambda: MappingProxyType({}))
+
+
+class Preparer(ABC):
+    """Turns a whole comparison into sequences, the way the backbone's plugin does it.
+
+    pad: a token id for the ends of short rows; masked, so any will do.
+    """
+
+    pad: int = 0
+
+    @abstractmethod
+    def encode(
+        self, comparison: Comparison, *, max_length: int | None = None, truncate: str | None = None
+    ) -> tuple[Encoded, ...]:
+        """One `Encoded` per response, in their order.
+
+        max_length: most tokens of a sequence; a longer one is a `TooLong` unless ``truncate`` says what to cut.
+        truncate: `prompt` drops the prompt's oldest tokens, `response` the response's last ones.
+        """
+
+
+# --- modules -------------------------------------------------------------------------------------
+
+
+class Encoder(nn.Module, ABC):
+    """Media of one modality to embeddings of its own width."""
+
+    modality: str
+
+    @abstractmethod
+    def forward(self, media: Sequence[Medium]) -> list[Tensor]:
+        """Embeddings of each medium, ``slots width``."""
+
+
+class Connector(nn.Module, ABC):
+    """Embeddings of one width to embeddings of another."""
+
+    @abstractmethod
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """``m width`` to ``m' d``; only a query connector changes m."""
+
+
+class Backbone(nn.Module, ABC):
+    """The sequence model over embeddings.
+
+    width: of its states (d).
+    shares: whether responses to one prompt can branch from one trunk with the results of separate rows.
+    blocks: names of the module classes to wrap for sharding.
+    """
+
+    width: int
+    shares: bool = False
+    blocks: tuple[str, ...] = ()
+
+    @abstractmethod
+    def forward(self, batch: Batch, embeddings: Mapping[str, Tensor]) -> Tensor:
+        """States ``r n d``; padding may hold anything.
+
+        embeddings: of each medium that has a slot, by digest, ``m d``.
+        """
+
+
+class Decoder(nn.Module, ABC):
+    """Answers how likely each of its segments is, given its context.
+
+    modality: of the segments it scores.
+    kind: of the units it gives.
+    """
+
+    modality: str
+    kind: UnitKind
+
+    @abstractmethod
+    def forward(self, states: Tensor | None, batch: Batch, draws: Draws) -> Units:
+        """Units of every segment of the batch that names this decoder.
+
+        states: ``r n d`` of the backbone; None where the model has none.
+        """
+
+
+class Head(nn.Module, ABC):
+    """States to numbers that judge a response.
+
+    dimensions: what the numbers are called (k of them).
+    """
+
+    dimensions: tuple[str, ...]
+
+    @abstractmethod
+    def forward(self, states: Tensor, batch: Batch) -> Tensor:
+        """Numbers of each response, ``a k`` in float32."""
+
+
+class Adapters(ABC):
+    """The adapters inside a model: weights that can be switched off to give the base back."""
+
+    @abstractmethod
+    def off(self) -> AbstractContextManager[None]:
+        """Within it the base answers; requires_grad stays as it is."""
+
+    @abstractmethod
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """The adapters' own parameters."""
+
+
+# --- what a loader returns -----------------------------------------------------------------------
+
+
+class Loader(ABC):
+    """A folder or an id becomes a model."""
+
+    @abstractmethod
+    def claims(self, config: ModelConfig) -> bool:
+        """Whether this loader knows what the path holds, from its small files only."""
+
+    @abstractmethod
+    def load(self, config: ModelConfig) -> Model:
+        """The model, with its `Assembly`."""
+
+
+class Assembly(ABC):
+    """What a model is beyond its modules: how its input is prepared, how it writes and how it is saved.
+
+    preparer: comparisons to sequences.
+    modalities: what it takes, and what it gives.
+    adapters: None where every trainable weight is the model's own.
+    """
+
+    preparer: Preparer
+    takes: frozenset[str]
+    gives: frozenset[str]
+    adapters: Adapters | None = None
+
+    @abstractmethod
+    def save(self, model: Model, folder: Path, *, merge: bool = False) -> None:
+        """Write the model, or its adapters, in the format its library reads.
+
+        merge: fold the adapters into the weights and write a whole model.
+        """
+
+    @abstractmethod
+    def generate(
+        self,
+        model: Model,
+        prompts: Sequence[Sequence[Message]],
+        config: GenerationConfig,
+        *,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[Response]:
+        """One response to each prompt, in their order."""
+
+
+# --- verdicts and the oracle world ---------------------------------------------------------------
+
+
+class Reward(ABC):
+    """Judges responses with numbers, without being trained."""
+
+    @abstractmethod
+    def __call__(self, prompts: Sequence[Sequence[Message]], responses: Sequence[Response]) -> list[float]:
+        """One number per response."""
+
+
+class Depiction(ABC):
+    """The oracle world in one modality: renders a concept, and reads it back without a model.
+
+    modality: of the parts it makes.
+    attributes: the attributes of a concept it can carry.
+    """
+
+    modality: ClassVar[str]
+    attributes: ClassVar[frozenset[str]]
+
+    @abstractmethod
+    def depict(self, concept: Concept, *, seed: int = 0) -> Part:
+        """A part that shows the attributes it can carry; the seed moves what is free."""
+
+    @abstractmethod
+    def read(self, part: Part) -> Concept | None:
+        """The concept a part shows, its other attributes unset; None where it is unreadable, never a guess."""
+
+
+class Check(ABC):
+    """One thing `modalign doctor` tries."""
+
+    @abstractmethod
+    def __call__(self) -> CheckResult:
+        """What was tried and what came of it; does not raise."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class CheckResult:
+    """What one check found.
+
+    ok: None where the thing is absent and nobody asked for it.
+    found: a version, a device, or the error.
+    fix: the command that mends it.
+    """
+
+    ok: bool | None
+    found: str
+    fix: str | None = None

@@ -1,0 +1,1 @@
+"""The text plugin of modalign."""

@@ -108,7 +108,7 @@ class Targets:
     margins: ``b`` how much better the chosen should be, in reward.
     own: ``a`` the responses that belong to their prompt, those the loss is about.
     labels: ``a`` for each of `own`, whether it is desirable (1.0 or 0.0).
-    mismatched: ``m`` responses laid under another prompt, for a KL estimate.
+    mismatched: ``a`` for each of `own`, another prompt's response laid under its prompt, for a KL estimate.
     rewards: by dimension, ``a``; NaN where nobody said.
     group: ``a`` the comparison each of `own` belongs to.
     weights: ``b`` for pairs, else ``a``: weight in the loss; 0 fills a batch up.

@@ -1,1 +1,5 @@
-"""See the README of this folder or its modules."""
+"""The command line: `modalign train`, `evaluate`, `generate`, `data check`, `plugins`, `doctor`, `quickstart`."""
+
+from modalign.cli.app import main
+
+__all__ = ["main"]

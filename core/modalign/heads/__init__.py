@@ -1,1 +1,5 @@
-"""See the README of this folder or its modules."""
+"""Reward heads: states to numbers that judge a response."""
+
+from modalign.heads.linear import LinearHead
+
+__all__ = ["LinearHead"]

@@ -1,6 +1,6 @@
 """What every objective is: a frozen, configurable, pure function of scores and targets.
 
-b pairs, a responses.
+b pairs, a responses the loss is about, r responses of the batch (with mismatched ones).
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ class Loss:
 
     sum: 0-d, differentiable: the loss summed over what it counts.
     count: 0-d: pairs, tokens or responses, weighted.
-    metrics: by name, detached.
+    metrics: by name, detached. The names never depend on the batch, so that ranks can add them up: where a batch has
+        nothing to say, the count is 0.
     """
 
     sum: Tensor
@@ -89,7 +90,7 @@ class Objective(BaseModel, ABC):
     ) -> Loss:
         """The loss of a batch.
 
-        scores: by role.
+        scores: by role, in any device's numbers; the loss is float64, because that is what `Scores.logps` are.
         statistics: of `statistics`, added up over all ranks; None takes this batch's own.
         """
 
@@ -97,7 +98,7 @@ class Objective(BaseModel, ABC):
     def count(self, targets: Targets, tokens: Tensor) -> Tensor:
         """What `Loss.count` will be, 0-d, known before the forward pass.
 
-        tokens: ``a`` scored tokens of each response of the batch.
+        tokens: ``r`` scored tokens of each response of the batch, as `Scores.counts` will give them.
         """
 
     def statistics(self, scores: Mapping[str, Scores], targets: Targets) -> Mapping[str, Mean]:
@@ -117,9 +118,14 @@ class Objective(BaseModel, ABC):
 
 
 def weighted(values: Tensor, weights: Tensor) -> Mean:
-    """A weighted mean in its two parts, detached."""
-    values, weights = values.detach().double(), weights.double()
+    """A weighted mean in its two parts, detached; what has weight 0 does not matter, NaN or not."""
+    values, weights = inert(values.detach().double(), weights), weights.double()
     return Mean(sum=(values * weights).sum(), count=weights.sum())
+
+
+def inert(values: Tensor, weights: Tensor) -> Tensor:
+    """``values`` with zeros where the weight is 0, so that neither they nor their gradients can be NaN there."""
+    return torch.where(weights != 0, values, torch.zeros_like(values))
 
 
 def pair_metrics(chosen_rewards: Tensor, rejected_rewards: Tensor, weights: Tensor) -> dict[str, Mean]:
@@ -134,6 +140,18 @@ def pair_metrics(chosen_rewards: Tensor, rejected_rewards: Tensor, weights: Tens
 
 
 def pair_logps(scores: Scores, targets: Targets) -> tuple[Tensor, Tensor]:
-    """Log-likelihoods of chosen and rejected, ``b`` and ``b`` in float64."""
+    """Log-likelihoods of chosen and rejected, ``b`` and ``b`` in float64; 0 where the pair has weight 0."""
     chosen, rejected = scores.logps[targets.pairs].unbind(-1)
-    return chosen, rejected
+    return inert(chosen, targets.weights), inert(rejected, targets.weights)
+
+
+def pair_means(scores: Scores, targets: Targets) -> tuple[Tensor, Tensor]:
+    """Mean log-probabilities per token of chosen and rejected, ``b`` and ``b`` in float64; 0 where there is none."""
+    chosen, rejected = pair_logps(scores, targets)
+    chosen_tokens, rejected_tokens = scores.counts[targets.pairs].clamp(min=1).unbind(-1)
+    return chosen / chosen_tokens, rejected / rejected_tokens
+
+
+def own_logps(scores: Scores, targets: Targets) -> Tensor:
+    """Log-likelihoods of the responses the loss is about, ``a`` in float64; 0 where the weight is 0."""
+    return inert(scores.logps[targets.own], targets.weights)

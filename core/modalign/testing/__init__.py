@@ -1,1 +1,5 @@
-"""See the README of this folder or its modules."""
+"""Public test doubles, laws, and the plugin contract in executable form."""
+
+from modalign.testing.doubles import ask, say, toy_batch, toy_model, toy_pairs
+
+__all__ = ["ask", "say", "toy_batch", "toy_model", "toy_pairs"]

@@ -1,0 +1,132 @@
+"""Concepts: the content of the oracle world, a handful of attributes that any modality may show."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from random import Random
+from types import MappingProxyType
+from typing import final
+
+Value = str | int | bool
+
+#: What each attribute can be, in the order in which attributes are named.
+VALUES: Mapping[str, tuple[Value, ...]] = MappingProxyType(
+    {
+        "count": (1, 2, 3),
+        "shape": ("circle", "square", "triangle"),
+        "colour": ("red", "green", "blue", "yellow"),
+        "side": ("left", "right"),
+        "motion": ("left", "right", "up", "down"),
+        "pitch": ("low", "high"),
+        "time": ("early", "late"),
+        "harmless": (True, False),
+    }
+)
+
+HELD_OUT = 0.25  #: share of all concepts that no training split contains
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Concept:
+    """What a prompt asks for, or what a response shows; None is unsaid.
+
+    count: how many things there are, or how many times something sounds.
+    shape, colour: of the things; all have the same.
+    side: of the middle, where they are.
+    motion: where they are going.
+    pitch, time: of what sounds: low or high, in the first or the second half.
+    harmless: whether nobody is hurt.
+
+    >>> Concept(count=2, colour="red").attributes
+    ('count', 'colour')
+    """
+
+    count: int | None = None
+    shape: str | None = None
+    colour: str | None = None
+    side: str | None = None
+    motion: str | None = None
+    pitch: str | None = None
+    time: str | None = None
+    harmless: bool | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if value is not None and value not in VALUES[name]:
+                msg = f"{name} is one of {', '.join(map(str, VALUES[name]))}, not {value!r}"
+                raise ValueError(msg)
+
+    @property
+    def said(self) -> dict[str, Value]:
+        """The attributes that are set, with their values, in the order of `VALUES`."""
+        found = asdict(self)
+        return {name: found[name] for name in VALUES if found[name] is not None}
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """Names of the attributes that are set."""
+        return tuple(self.said)
+
+    @property
+    def key(self) -> str:
+        """A name that equal concepts share: `count=2 colour=red`."""
+        return " ".join(f"{name}={value}" for name, value in self.said.items())
+
+    @property
+    def held_out(self) -> bool:
+        """Whether this concept is kept for testing: a fixed quarter of them, whatever the seed."""
+        hashed = hashlib.blake2b(self.key.encode(), digest_size=4).digest()
+        return int.from_bytes(hashed, "big") < HELD_OUT * 2**32
+
+    def only(self, names: Collection[str]) -> Concept:
+        """This concept without the attributes that are not named."""
+        return Concept(**{name: value for name, value in self.said.items() if name in names})
+
+    def violate(self, name: str, random: Random) -> Concept:
+        """The same concept with another value of one attribute that is set."""
+        others = [value for value in VALUES[name] if value != self.said[name]]
+        return replace(self, **{name: random.choice(others)})
+
+    def merge(self, other: Concept) -> Concept | None:
+        """What two parts say together; None where they contradict each other.
+
+        >>> Concept(count=2).merge(Concept(pitch="low"))
+        Concept(count=2, shape=None, colour=None, side=None, motion=None, pitch='low', time=None, harmless=None)
+        """
+        ours, theirs = self.said, other.said
+        if any(ours[name] != theirs[name] for name in ours.keys() & theirs.keys()):
+            return None
+        return Concept(**{**ours, **theirs})
+
+
+def concepts(names: Collection[str]) -> Iterator[Concept]:
+    """Every concept that says exactly these attributes, in a fixed order.
+
+    >>> sum(1 for _ in concepts({"count", "side"}))
+    6
+    """
+    chosen = [name for name in VALUES if name in names]
+    for values in product(*(VALUES[name] for name in chosen)):
+        yield Concept(**dict(zip(chosen, values, strict=True)))
+
+
+def sample(names: Collection[str], random: Random, *, held_out: bool = False) -> Concept:
+    """One concept that says exactly these attributes, from the training part or the held-out part, uniformly."""
+    while True:
+        found = Concept(**{name: random.choice(values) for name, values in VALUES.items() if name in names})
+        if found.held_out == held_out:
+            return found
+
+
+def match(asked: Concept, shown: Concept | None) -> dict[str, bool]:
+    """For each attribute that was asked for, whether it was shown as asked. Unreadable shows nothing.
+
+    >>> match(Concept(count=2, side="left"), Concept(count=2, side="right"))
+    {'count': True, 'side': False}
+    """
+    found = {} if shown is None else shown.said
+    return {name: found.get(name) == value for name, value in asked.said.items()}

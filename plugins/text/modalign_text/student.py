@@ -1,0 +1,82 @@
+"""A tiny untrained language model that knows the oracle world's words: what `modalign quickstart` teaches.
+
+About 0.1 M weights: a two-layer Llama, 64 wide, over a vocabulary of whole words. A word keeps the space before it, so
+that decoding gives a sentence back as it was written.
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import chain
+from pathlib import Path
+
+import torch
+
+from modalign.world.concept import VALUES, Concept, Value
+from modalign.world.prompts import ask
+from modalign_text.world import sentence
+
+_PAD, _UNKNOWN, _USER, _ASSISTANT, _END = "<pad>", "<unk>", "<user>", "<assistant>", "<end>"
+_TEMPLATE = (
+    "{% for message in messages %}<{{ message['role'] }}>{{ message['content'] }}<end>{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+_SPACE = "▁"
+
+
+def save_student(folder: Path, *, seed: int = 0) -> Path:
+    """Write the model and its tokenizer as transformers would; returns the folder."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    specials = (_PAD, _UNKNOWN, _USER, _ASSISTANT, _END)
+    vocabulary = {token: number for number, token in enumerate((*specials, *_vocabulary()))}
+    words = Tokenizer(models.WordLevel(vocabulary, unk_token=_UNKNOWN))
+    words.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Metaspace(replacement=_SPACE, prepend_scheme="always", split=True),
+            pre_tokenizers.Split(Regex(r"[.,:]"), behavior="isolated"),
+        ]
+    )
+    words.decoder = decoders.Metaspace(replacement=_SPACE, prepend_scheme="always")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words,
+        pad_token=_PAD,
+        unk_token=_UNKNOWN,
+        eos_token=_END,
+        additional_special_tokens=[_USER, _ASSISTANT],
+        chat_template=_TEMPLATE,
+    )
+    config = LlamaConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=128,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=vocabulary[_END],
+        pad_token_id=vocabulary[_PAD],
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def _vocabulary() -> list[str]:
+    """Every word of the world's requests and sentences with the space before it, and the punctuation."""
+    one_each = [Concept(**{name: value}) for name, values in VALUES.items() for value in values]
+    pairs = [Concept(count=count, shape=shape) for count in VALUES["count"] for shape in VALUES["shape"]]
+    texts = chain.from_iterable((ask(concept), sentence(concept)) for concept in (*one_each, *pairs, _FULL))
+    found = dict.fromkeys(_SPACE + word for text in texts for word in re.sub(r"[.,:]", " ", text).split())
+    return [*found, ".", ",", ":"]
+
+
+_EVERYTHING: dict[str, Value] = {name: values[0] for name, values in VALUES.items()}
+_FULL = Concept(**_EVERYTHING)

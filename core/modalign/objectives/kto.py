@@ -20,7 +20,7 @@ from modalign.scores import Scores
 
 @final
 class KTO(Objective):
-    """``lambda * (1 - sigmoid(beta * (log-ratio - z0)))`` if desirable, else ``lambda * (1 - sigmoid(beta * (z0 - log-ratio)))``.
+    """``lambda * (1 - sigmoid(v))`` per response, ``v = beta * (log-ratio - z0)`` if desirable, its negative if not.
 
     Eq. 7 and 8 of Ethayarajh et al., https://arxiv.org/abs/2402.01306. z0 estimates the KL divergence of policy from
     reference: the mean log-ratio of responses under prompts they do not answer, over all ranks, at least 0, without

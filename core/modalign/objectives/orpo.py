@@ -27,9 +27,9 @@ def log1mexp(x: Tensor) -> Tensor:
 
     Eq. 7 of Mächler, https://cran.r-project.org/package=Rmpfr/vignettes/log1mexp-note.pdf: each form where it is exact.
     """
-    near = torch.log(-torch.expm1(x.clamp(min=-math.log(2))))
-    # clamped, so that the form not taken has a finite gradient
-    far = torch.log1p(-torch.exp(x.clamp(max=-math.log(2))))
+    # each form is clamped a little beyond where it is taken, so that it has a finite gradient where it is not
+    near = torch.log(-torch.expm1(x.clamp(min=-1.0)))
+    far = torch.log1p(-torch.exp(x.clamp(max=-0.5)))
     return torch.where(x > -math.log(2), near, far)
 
 

@@ -56,12 +56,13 @@ class BradleyTerry(Objective):
 
 def _pair_rewards(scores: Scores, targets: Targets) -> tuple[Tensor, Tensor]:
     """Rewards of chosen and rejected, ``b`` and ``b`` in float64; 0 where the pair has weight 0."""
-    rewards = scores.rewards["reward"]
-    if rewards.shape != (scores.responses, 1):
+    rewards = scores.rewards.get("reward")
+    if rewards is None or rewards.shape != (scores.responses, 1):
+        found = f"heads: {', '.join(scores.rewards) or 'none'}" if rewards is None else f"{tuple(rewards.shape)}"
         raise ShapeError(
-            'BradleyTerry takes rewards of shape "r k" with k=1: one number per response',
-            got=f"{tuple(rewards.shape)} with r={scores.responses}",
-            fix="use a head of one dimension",
+            'BradleyTerry takes rewards of shape "r k" with k=1 from a head named `reward`',
+            got=f"{found} with r={scores.responses}",
+            fix="give the model a LinearHead of one dimension under that name",
         )
     chosen, rejected = rewards[:, 0].double()[targets.pairs].unbind(-1)
     return inert(chosen, targets.weights), inert(rejected, targets.weights)

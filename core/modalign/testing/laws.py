@@ -1,0 +1,294 @@
+"""Laws that every objective keeps, over scores alone: `check_objective` runs them all.
+
+b comparisons, a responses the loss is about, r responses of a batch (with mismatched ones).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import final
+
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from modalign.batch import Targets
+from modalign.errors import ModelError
+from modalign.objectives.base import Loss, Needs, Objective
+from modalign.scores import ALL_KINDS, Scores, UnitKind, Units
+
+EXTREME = 1e4  #: a log-likelihood, or a reward, as far out as training gets
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One comparison as an objective sees it.
+
+    logps: by role, ``r`` log-likelihoods of its own responses, then of the mismatched ones.
+    rewards: ``r`` numbers of the head `reward`.
+    tokens: of each response.
+    label: whether a single response is desirable; a pair's are (desirable, undesirable).
+    margin, weight: of the comparison.
+    """
+
+    logps: Mapping[str, Tensor] = field(default_factory=lambda: MappingProxyType({}))
+    rewards: Tensor | None = None
+    tokens: tuple[int, ...] = (1, 1)
+    label: bool = True
+    margin: float | None = None
+    weight: float = 1.0
+
+    @property
+    def leaves(self) -> tuple[Tensor, ...]:
+        """Everything a gradient can reach."""
+        return (*self.logps.values(), *(() if self.rewards is None else (self.rewards,)))
+
+    def with_leaves(self, leaves: Sequence[Tensor]) -> Row:
+        """The same comparison with other numbers, in the order of `leaves`."""
+        logps = dict(zip(self.logps, leaves, strict=False))
+        return replace(self, logps=logps, rewards=None if self.rewards is None else leaves[-1])
+
+    def swap(self) -> Row:
+        """The same pair with the preference turned round."""
+        turn = torch.tensor([1, 0])
+        return replace(
+            self,
+            logps={role: logps[turn] for role, logps in self.logps.items()},
+            rewards=None if self.rewards is None else self.rewards[turn],
+            tokens=self.tokens[::-1],
+            margin=None if self.margin is None else -self.margin,
+        )
+
+
+def scores_of(logps: Tensor, tokens: Sequence[int], *, kind: UnitKind = "token") -> Scores:
+    """Scores whose responses have the given log-likelihoods, ``r``, each spread evenly over its units."""
+    segment = torch.repeat_interleave(torch.arange(len(tokens)), torch.tensor(tokens, dtype=torch.long))
+    # a response of draws is the mean of its units, so each has the whole log-likelihood
+    share = logps if kind == "draw" else logps / torch.tensor(tokens).clamp(min=1)
+    return Scores(
+        units={"any": Units(kind=kind, values=share[segment], segment=segment)},
+        response=torch.arange(len(tokens)),
+        weight=torch.ones(len(tokens), dtype=torch.float64),
+        responses=len(tokens),
+    )
+
+
+def lay(needs: Needs, rows: Sequence[Row], *, kind: UnitKind = "token") -> tuple[dict[str, Scores], Targets]:
+    """Scores by role and the targets of a batch of comparisons, as the assembler would lay them out."""
+    own_count = 2 if needs.pairing == "pair" else 1
+    total = own_count * (2 if needs.mismatched else 1)  # of each comparison
+    first = total * torch.arange(len(rows))[:, None]  # b 1
+    own = (first + torch.arange(own_count)).flatten()
+    tokens = [count for row in rows for count in row.tokens[:total]]
+    weights = torch.tensor([row.weight for row in rows], dtype=torch.float64)
+    targets = Targets(
+        pairs=own.reshape(-1, 2) if needs.pairing == "pair" else torch.zeros(0, 2, dtype=torch.long),
+        own=own,
+        weights=weights,
+        group=torch.arange(len(rows)).repeat_interleave(own_count),
+        margins=torch.tensor([row.margin or 0.0 for row in rows], dtype=torch.float64)
+        if any(row.margin is not None for row in rows)
+        else None,
+        labels=torch.tensor([row.label for row in rows], dtype=torch.float64) if needs.pairing == "label" else None,
+        mismatched=(first + torch.arange(own_count, total)).flatten() if needs.mismatched else None,
+    )
+    empty = torch.zeros(0, dtype=torch.float64)
+    scores = {}
+    for role in needs.roles:
+        logps = torch.cat([row.logps[role] for row in rows]) if rows and needs.units else empty
+        scored = scores_of(logps, tokens if needs.units else (), kind=kind)
+        rewards = [row.rewards for row in rows if row.rewards is not None]
+        heads = {"reward": torch.cat(rewards)[:, None] if rewards else empty[:, None]} if needs.heads else {}
+        scores[role] = replace(scored, responses=len(tokens), rewards=heads)
+    return scores, targets
+
+
+def random_row(needs: Needs, *, seed: int) -> Row:
+    """A comparison of plausible numbers, whose leaves take gradients."""
+    own = 2 if needs.pairing == "pair" else 1
+    total = own * (2 if needs.mismatched else 1)
+    noise = torch.Generator().manual_seed(seed)
+
+    def draw() -> Tensor:
+        return torch.randn(total, generator=noise, dtype=torch.float64)
+
+    return Row(
+        logps={role: (-5 * (draw() - 0.5).abs()).requires_grad_() for role in needs.roles} if needs.units else {},
+        rewards=draw().requires_grad_() if needs.heads else None,
+        tokens=tuple(int(count) for count in torch.randint(1, 7, (total,), generator=noise)),
+        label=seed % 2 == 0,
+        weight=0.5 + seed % 3,
+    )
+
+
+def extreme_rows(needs: Needs) -> list[Row]:
+    """Comparisons of numbers as far out as training gets, in every combination over two responses."""
+    ends = (-EXTREME, -1e-12, 0.0) if needs.kinds != ALL_KINDS else (-EXTREME, 0.0, EXTREME)
+    rows: list[Row] = []
+    for seed, (one, other) in enumerate((one, other) for one in ends for other in ends):
+        plain = random_row(needs, seed=seed)
+
+        def far(like: Tensor, one: float = one, other: float = other) -> Tensor:
+            return torch.tensor([one, other] * 2, dtype=torch.float64)[: len(like)].requires_grad_()
+
+        rows.append(
+            replace(
+                plain,
+                # the reference at the other end, so that log-ratios are the largest there are
+                logps={
+                    role: far(old) if role == "policy" else far(old.flip(0), other, one)
+                    for role, old in plain.logps.items()
+                },
+                rewards=None if plain.rewards is None else far(plain.rewards),
+            )
+        )
+    return rows
+
+
+def check_objective(objective: Objective) -> None:
+    """Raise an `AssertionError` that says which of the `LAWS` an objective breaks.
+
+    >>> from modalign.objectives import DPO
+    >>> check_objective(DPO())
+    """
+    for law in LAWS.values():
+        law(objective)
+
+
+def same_scores_give_the_same_loss(objective: Objective) -> None:
+    """An objective is a pure function."""
+    for kind, rows in _problems(objective):
+        once, again = _loss(objective, rows, kind), _loss(objective, rows, kind)
+        assert once.sum.equal(again.sum), "the same scores give another loss"
+
+
+def count_is_known(objective: Objective) -> None:
+    """`Objective.count` is `Loss.count`, before any score is known."""
+    for kind, rows in _problems(objective):
+        scores, targets = lay(objective.needs, rows, kind=kind)
+        before = objective.count(targets, scores["policy"].counts)
+        assert_close(objective(scores, targets).count, before, msg="count() is not the count of the loss")
+
+
+def parts_add_up(objective: Objective) -> None:
+    """A batch is the sum of its parts, given the statistics of the whole, and an empty one is 0."""
+    for kind, rows in _problems(objective):
+        whole = _loss(objective, rows, kind)
+        statistics = objective.statistics(*lay(objective.needs, rows, kind=kind))
+        assert all(not mean.sum.requires_grad for mean in statistics.values()), "statistics carry a graph"
+        parts = [objective(*lay(objective.needs, part, kind=kind), statistics) for part in (rows[:2], rows[2:], [])]
+        for name in ("sum", "count"):
+            total = torch.stack([getattr(part, name) for part in parts]).sum()
+            assert_close(total, getattr(whole, name), msg=f"the {name} of a batch is not the sum over its parts")
+        assert parts[-1].sum.item() == parts[-1].count.item() == 0, "an empty batch has a loss"
+
+
+def metrics_can_be_added_up(objective: Objective) -> None:
+    """Metrics are finite, detached, and have the same names in every batch."""
+    for kind, rows in _problems(objective):
+        names = _loss(objective, rows, kind).metrics.keys()
+        for part in (rows, rows[:1], rows[1:2], []):
+            metrics = _loss(objective, part, kind).metrics
+            assert metrics.keys() == names, "names of metrics depend on the batch"
+            for name, mean in metrics.items():
+                both = torch.stack([mean.sum, mean.count.to(mean.sum.dtype)])
+                assert not both.requires_grad, f"metric {name} carries a graph"
+                assert both.isfinite().all(), f"metric {name} is not finite"
+
+
+def weights_multiply(objective: Objective) -> None:
+    """The weight of a comparison multiplies its loss and its count."""
+    for kind, rows in _problems(objective):
+        statistics = objective.statistics(*lay(objective.needs, rows, kind=kind))
+        for row in rows:
+            once, thrice = (
+                objective(*lay(objective.needs, [replace(row, weight=weight)], kind=kind), statistics)
+                for weight in (1.0, 3.0)
+            )
+            assert_close(thrice.sum, 3 * once.sum, msg="a weight does not multiply the loss of its comparison")
+            assert_close(thrice.count, 3 * once.count, msg="a weight does not multiply the count of its comparison")
+
+
+def weight_zero_is_nothing(objective: Objective) -> None:
+    """What has weight 0 changes neither loss nor metrics and gets no gradient, even where it is NaN."""
+    for kind, rows in _problems(objective):
+        whole = _loss(objective, rows, kind)
+        nan = [torch.full_like(leaf, torch.nan).requires_grad_() for leaf in rows[0].leaves]
+        filler = replace(rows[0].with_leaves(nan), weight=0.0)
+        filled = _loss(objective, [*rows, filler], kind)
+        assert_close(filled.sum, whole.sum, msg="a comparison of weight 0 changes the loss")
+        assert_close(filled.count, whole.count, msg="a comparison of weight 0 changes the count")
+        for name, mean in filled.metrics.items():
+            assert_close(mean.sum, whole.metrics[name].sum, msg=f"a comparison of weight 0 changes {name}")
+        for gradient in _gradients(filled, filler):
+            assert (gradient == 0).all(), "a comparison of weight 0 has a gradient"
+
+
+def extremes_are_finite(objective: Objective) -> None:
+    """Scores as far out as training gets have a finite loss and finite gradients."""
+    for kind, _ in _problems(objective):
+        rows = extreme_rows(objective.needs)
+        loss = _loss(objective, rows, kind)
+        assert loss.sum.isfinite(), "the loss of extreme scores is not finite"
+        for row in rows:
+            for gradient in _gradients(loss, row):
+                assert gradient.isfinite().all(), f"the gradient at {row} is not finite"
+
+
+def swap_negates_the_margin(objective: Objective) -> None:
+    """A pair turned round has the opposite margin."""
+    if objective.needs.pairing != "pair":
+        return
+    name = "margin" if objective.needs.heads else "rewards/margins"
+    for kind, rows in _problems(objective):
+        straight, turned = (_loss(objective, some, kind).metrics for some in (rows, [row.swap() for row in rows]))
+        assert name in straight, f"an objective over pairs reports {name}"
+        opposite = -straight[name].sum
+        assert_close(turned[name].sum, opposite, msg="swapping chosen and rejected does not negate the margin")
+
+
+def kinds_outside_needs_are_refused(objective: Objective) -> None:
+    """`refuse` raises for a kind of unit whose mathematics is not the objective's."""
+    for kind in sorted(ALL_KINDS - objective.needs.kinds):
+        assert not _accepts(objective, kind), f"{kind} is outside needs.kinds, and refuse() took it"
+
+
+LAWS: Mapping[str, Callable[[Objective], None]] = MappingProxyType(
+    {
+        "the same scores give the same loss": same_scores_give_the_same_loss,
+        "the count is known before the forward pass": count_is_known,
+        "a batch is the sum of its parts": parts_add_up,
+        "metrics can be added up over ranks": metrics_can_be_added_up,
+        "a weight multiplies its comparison": weights_multiply,
+        "what has weight 0 does not matter": weight_zero_is_nothing,
+        "extreme scores have finite gradients": extremes_are_finite,
+        "swapping chosen and rejected negates the margin": swap_negates_the_margin,
+        "kinds of unit outside its needs are refused": kinds_outside_needs_are_refused,
+    }
+)  #: every law, by what it says
+
+
+def _problems(objective: Objective) -> Iterator[tuple[UnitKind, list[Row]]]:
+    """Comparisons of every kind of unit that the objective takes: a setting may narrow what its class does."""
+    for kind in sorted(objective.needs.kinds):
+        if _accepts(objective, kind):
+            yield kind, [random_row(objective.needs, seed=seed) for seed in range(6)]
+
+
+def _accepts(objective: Objective, kind: UnitKind) -> bool:
+    try:
+        objective.refuse(frozenset({kind}))
+    except ModelError:
+        return False
+    return True
+
+
+def _loss(objective: Objective, rows: Sequence[Row], kind: UnitKind) -> Loss:
+    return objective(*lay(objective.needs, rows, kind=kind))
+
+
+def _gradients(loss: Loss, row: Row) -> tuple[Tensor, ...]:
+    return torch.autograd.grad(loss.sum, row.leaves, retain_graph=True, allow_unused=True, materialize_grads=True)

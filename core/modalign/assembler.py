@@ -104,10 +104,11 @@ def encode(
     return Sample(comparison=comparison, encoded=encoded, own=len(responses), labels=labels, weight=comparison.weight)
 
 
-def assemble(samples: Sequence[Sample], *, share: bool, pad: int = 0) -> Batch:
+def assemble(samples: Sequence[Sample], *, share: bool, pad: int = 0, units: bool = True) -> Batch:
     """One micro-batch.
 
     share: lay the responses to a prompt out as branches of one trunk; else each gets a row of its own.
+    units: whether decoders are asked; without them the batch has no segments, and only reward heads answer.
     """
     rows = _Rows()
     for sample in samples:
@@ -119,7 +120,8 @@ def assemble(samples: Sequence[Sample], *, share: bool, pad: int = 0) -> Batch:
         else:
             for one in sample.encoded:
                 rows.add(*rows.open(one, 0), one, key)
-    return rows.batch(samples, pad)
+    batch = rows.batch(samples, pad)
+    return batch if units else replace(batch, segments=(), units={})
 
 
 def _same(one: Encoded, other: Encoded) -> bool:

@@ -146,7 +146,7 @@ def _parse(spec: str) -> dict[str, _Action]:
                 case "raise":
                     value = float(getattr(errno, argument))
                 case _:
-                    raise ValueError(verb)  # noqa: TRY301
+                    raise ValueError(verb)
             actions[name] = _Action(verb=verb, value=value, at=int(at) if at else None)
         except (ValueError, KeyError, AttributeError) as error:
             raise ConfigError(

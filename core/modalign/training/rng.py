@@ -87,7 +87,7 @@ def _row(name: str, state: Tensor, rank: int) -> Tensor:
             got=f"states of {len(ranks)} rank(s)",
             fix="resume with as many processes as saved, or seed the generators anew",
         )
-    return ranks[rank].contiguous()
+    return ranks[rank].clone()  # torch 2.14 reads a generator's state from the start of the storage, whatever the view
 
 
 def _pack(words: tuple[int, ...] | list[int], place: int, gauss: float | None) -> Tensor:

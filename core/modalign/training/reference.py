@@ -1,0 +1,211 @@
+"""Whose scores an objective compares: the policy being trained, and the reference it is measured against."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal, final
+
+import torch
+from torch import Tensor, nn
+
+from modalign.batch import Batch
+from modalign.draws import Draws
+from modalign.errors import CheckpointError, ConfigError
+from modalign.model import Model
+from modalign.scores import Scores
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+REFERENCE = "reference"
+POLICY = "policy"
+
+
+class Scorer(ABC):
+    """One role that scores can have."""
+
+    @abstractmethod
+    def scores(self, batch: Batch, draws: Draws) -> Scores:
+        """Scores of a batch; the scorers of a comparison share their draws."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint must keep so that a resumed run scores alike."""
+        return {}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:  # noqa: B027 - most scorers keep nothing
+        """Take back what `tensors` gave."""
+
+
+@final
+class Policy(Scorer):
+    """The model being trained, called through accelerate's wrapper only, so that its hooks see everything."""
+
+    def __init__(self, model: Model, accelerator: Accelerator) -> None:
+        self.model, self.accelerator = model, accelerator
+        if not accelerator.verify_device_map(model):
+            model.to(accelerator.device)
+        self._wrapped: nn.Module | None = None
+
+    @contextmanager
+    def prepared(self) -> Iterator[None]:
+        """Within it the model is wrapped for autocast and several processes; after it, it is as it was."""
+        if self._wrapped is not None:
+            yield
+            return
+        training = self.model.training
+        self._wrapped = self.accelerator.prepare_model(self.model)
+        try:
+            yield
+        finally:
+            self._wrapped = None
+            self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+            # accelerate leaves marks by which a second run in this process would take the bare model for a wrapped one
+            for mark in ("forward", "_original_forward", "_is_accelerate_prepared"):
+                self.model.__dict__.pop(mark, None)
+            self.accelerator._models.clear()
+            self.model.train(training)
+
+    @property
+    def wrapped(self) -> nn.Module:
+        """What is called instead of the model."""
+        if self._wrapped is None:
+            msg = "the policy scores within `prepared()` only"
+            raise RuntimeError(msg)
+        return self._wrapped
+
+    def scores(self, batch: Batch, draws: Draws) -> Scores:
+        found = self.wrapped(batch, draws)
+        assert isinstance(found, Scores)
+        return found
+
+
+@final
+class AdaptersOff(Scorer):
+    """The policy without its adapters, and with what else trains (connectors, heads) as it was at the start."""
+
+    def __init__(self, policy: Policy) -> None:
+        adapters = policy.model.assembly.adapters
+        if adapters is None:
+            raise ConfigError(
+                "this model has no adapters that could be switched off",
+                where="reference",
+                got="adapters_off",
+                fix="use reference: copy, or train adapters (model.adapter)",
+            )
+        self.policy, self.adapters = policy, adapters
+        own = {id(parameter) for parameter in adapters.parameters()}
+        rest = {name: value for name, value in policy.model.trainable().items() if id(value) not in own}
+        self._live = rest
+        self._frozen = {name: value.detach().clone() for name, value in rest.items()}
+
+    @torch.no_grad()
+    def scores(self, batch: Batch, draws: Draws) -> Scores:
+        with evaluating(self.policy.model), self._swapped(), self.adapters.off():
+            return self.policy.scores(batch, draws)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return self._frozen
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        for name, value in self._frozen.items():
+            value.copy_(tensors[name])
+
+    @contextmanager
+    def _swapped(self) -> Iterator[None]:
+        """Within it the frozen copies stand in: pointers are exchanged, nothing is copied or rounded."""
+        before = {name: value.data for name, value in self._live.items()}
+        for name, value in self._live.items():
+            value.data = self._frozen[name]
+        try:
+            yield
+        finally:
+            for name, value in self._live.items():
+                value.data = before[name]
+
+
+@final
+class FrozenCopy(Scorer):
+    """A second model that never trains."""
+
+    def __init__(self, policy: Policy) -> None:
+        model = policy.model
+        # the assembly prepares and saves; a copy that only scores shares it
+        self.model: Model = copy.deepcopy(model, {id(model.assembly): model.assembly})
+        self.model.requires_grad_(False).eval()
+        self.accelerator = policy.accelerator
+        self._trained = tuple(model.trainable())
+
+    @torch.no_grad()
+    def scores(self, batch: Batch, draws: Draws) -> Scores:
+        with self.accelerator.autocast():
+            return self.model(batch, draws)
+
+    def tensors(self) -> dict[str, Tensor]:
+        # the weights are the model's that the run starts from: a checkpoint keeps their fingerprint, not a second model
+        parameters = dict(self.model.named_parameters())
+        print_ = fingerprint({name: parameters[name] for name in self._trained})
+        return {"fingerprint": torch.tensor(list(bytes.fromhex(print_)), dtype=torch.uint8)}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        if not tensors["fingerprint"].cpu().equal(self.tensors()["fingerprint"]):
+            raise CheckpointError(
+                "the reference of the checkpoint is another model",
+                got="other weights than the run started from",
+                fix="load the model that the run started from; the checkpoint brings the trained weights itself",
+            )
+
+
+def make_scorers(
+    policy: Policy, roles: Sequence[str], how: Literal["auto", "adapters_off", "copy"]
+) -> dict[str, Scorer]:
+    """A scorer for each role that an objective compares; the reference is the policy as it is now.
+
+    how: where the reference's scores come from; `auto` prefers adapters that are switched off.
+    """
+    if unknown := [role for role in roles if role not in (POLICY, REFERENCE)]:
+        raise ConfigError(
+            f"the objective needs scores of the role {unknown[0]!r}",
+            got=f"roles the trainer has: {POLICY}, {REFERENCE}",
+            fix="use an objective that compares policy and reference",
+        )
+    scorers: dict[str, Scorer] = {POLICY: policy}
+    if REFERENCE in roles:
+        copied = how == "copy" or (how == "auto" and policy.model.assembly.adapters is None)
+        scorers[REFERENCE] = FrozenCopy(policy) if copied else AdaptersOff(policy)
+    return scorers
+
+
+def fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """A digest of weights, hex: of names, shapes and the sum of each tensor's bits as integers.
+
+    A sum of integers is the same in every order, so a device sums it fast and alike; it sees other weights, and is no
+    guard against an enemy.
+    """
+    sha = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        whole = {8: torch.int64, 4: torch.int32, 2: torch.int16}.get(value.element_size(), torch.uint8)
+        total = value.detach().reshape(-1).contiguous().view(whole).sum(dtype=torch.int64)
+        sha.update(f"{name}{value.dtype}{tuple(value.shape)}{int(total)}\0".encode())
+    return sha.hexdigest()
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Within it the model is in evaluation mode, and after it every module is in the mode it was in."""
+    before = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in before:
+            module.training = True
+
+
+def score_roles(scorers: Mapping[str, Scorer], batch: Batch, draws: Draws) -> dict[str, Scores]:
+    """Scores by role, the policy's last: no other role's activations live beside its graph."""
+    order = sorted(scorers, key=lambda role: role == POLICY)
+    return {role: scorers[role].scores(batch, draws) for role in order}

@@ -1,0 +1,261 @@
+"""The trainer on the toy double: what it learns, what it refuses, what it leaves alone and what it leaves behind."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from modalign.assembler import assemble
+from modalign.draws import Draws
+from modalign.errors import ConfigError, ModelError
+from modalign.model import Model
+from modalign.objectives import DPO, KTO, ORPO, SFT, BradleyTerry, Objective
+from modalign.testing import toy_model, toy_pairs
+from modalign.training import Trainer
+from modalign.training.metricslog import read_metrics
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def make(
+    folder: Path,
+    *,
+    model: Model | None = None,
+    objective: Objective | None = None,
+    data: object = None,
+    **settings: object,
+) -> Trainer:
+    return Trainer(
+        model=model or toy_model(),
+        objective=objective or DPO(),
+        data=toy_pairs(8) if data is None else data,
+        quiet=True,
+        **{"output_dir": folder, "learning_rate": 1e-2, **settings},
+    )
+
+
+def rows(folder: Path) -> list[dict[str, float]]:
+    """Metrics without those that measure time."""
+    found = read_metrics(folder / "metrics.jsonl")
+    return [{name: value for name, value in row.items() if not name.startswith("perf/")} for row in found]
+
+
+# --- learning ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("adapter", [False, True])
+def test_the_first_loss_of_dpo_is_log_two_to_the_last_digit(tmp_path: Path, adapter: bool) -> None:
+    trainer = make(
+        tmp_path, model=toy_model(adapter=adapter), data=toy_pairs(8, blobs=True), per_device_train_batch_size=4
+    )
+    trainer.train()
+    # -log sigmoid(0) = log 2
+    assert rows(tmp_path)[0]["loss"] == math.log(2)
+    assert rows(tmp_path)[1]["loss"] != math.log(2)
+
+
+def test_a_tiny_run_learns(tmp_path: Path) -> None:
+    result = make(
+        tmp_path, max_steps=20, per_device_train_batch_size=8, lr_scheduler_type="constant", learning_rate=3e-2
+    ).train()
+    losses = [row["loss"] for row in rows(tmp_path)]
+    assert losses[-1] < 0.5 * losses[0]
+    assert result.steps == 20
+    assert result.metrics["rewards/accuracies"] == 1.0
+
+
+def test_the_split_of_a_step_does_not_change_it(tmp_path: Path) -> None:
+    found = []
+    for number, (batch, accumulation) in enumerate([(6, 1), (3, 2), (1, 6)]):
+        folder = tmp_path / str(number)
+        for objective in (SFT(), KTO()):
+            make(
+                folder / objective.__class__.__name__,
+                objective=objective,
+                data=toy_pairs(10),
+                max_steps=3,
+                per_device_train_batch_size=batch,
+                gradient_accumulation_steps=accumulation,
+            ).train()
+        found.append([row["loss"] for kind in ("SFT", "KTO") for row in rows(folder / kind)])
+    # KTO too: its z0 is taken over the whole step, not over each micro-batch
+    assert found[1] == pytest.approx(found[0], abs=1e-6)
+    assert found[2] == pytest.approx(found[0], abs=1e-6)
+    assert len(set(found[0])) == len(found[0])
+
+
+def test_the_gradient_is_of_the_sum_over_the_global_count(tmp_path: Path) -> None:
+    # one step of plain SGD would move by lr * gradient; AdamW's first moment after one step is (1 - beta1) * gradient
+    model, data = toy_model(), toy_pairs(5)
+    trainer = make(
+        tmp_path,
+        model=model,
+        objective=SFT(),
+        data=data,
+        max_steps=1,
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=2,
+        max_grad_norm=0,
+    )
+    picked = [trainer.parts.data.sample(position, 0) for position in range(4)]
+    batch = assemble(picked, share=True, pad=0)
+    twin = toy_model().eval()
+    scores = twin(batch, Draws())
+    loss = -scores.logps.sum() / scores.counts.sum()
+    loss.backward()
+    trainer.train()
+    state = load_file(tmp_path / "checkpoints" / "checkpoint-1" / "tensors.safetensors")
+    assert rows(tmp_path)[0]["loss"] == pytest.approx(loss.item(), rel=1e-6)
+    weight = twin.get_parameter("backbone.qkv.weight").grad
+    assert weight is not None
+    torch.testing.assert_close(state["optimizer.backbone.qkv.weight.exp_avg"], 0.1 * weight, rtol=1e-4, atol=1e-7)
+
+
+def test_a_last_step_that_is_short_counts_what_it_has(tmp_path: Path) -> None:
+    make(tmp_path, data=toy_pairs(7), per_device_train_batch_size=2, gradient_accumulation_steps=2).train()
+    found = rows(tmp_path)
+    # 7 pairs in steps of 4: 4 and 3
+    assert [row["epoch"] for row in found] == [4 / 7, 1.0]
+    tokens = sum(
+        len(span)
+        for position in range(7)
+        for span in assemble(
+            [make(tmp_path / "x", data=toy_pairs(7)).parts.data.sample(position, 0)], share=True
+        ).layout.spans
+    )
+    assert found[-1]["num_tokens"] == tokens
+
+
+def test_metrics_of_a_window_are_the_means_over_its_samples(tmp_path: Path) -> None:
+    for every in (1, 3):
+        make(
+            tmp_path / str(every),
+            data=toy_pairs(7),
+            objective=SFT(),
+            per_device_train_batch_size=2,
+            num_train_epochs=1,
+            logging_steps=every,
+        ).train()
+    each, together = rows(tmp_path / "1"), rows(tmp_path / "3")
+    assert [row["step"] for row in together] == [3, 4]
+    # steps of 2, 2, 2 and 1 responses
+    assert together[0]["logps/chosen"] == pytest.approx(sum(row["logps/chosen"] for row in each[:3]) / 3, rel=1e-12)
+    assert together[1]["loss"] == each[3]["loss"]
+
+
+# --- refusals ----------------------------------------------------------------------------------------------------
+
+
+def test_a_setting_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no setting 'learning_rates'"):
+        make(tmp_path, learning_rates=1)
+    with pytest.raises(ConfigError, match="max_steps"):
+        make(tmp_path, max_steps=-1)
+
+
+def test_an_objective_that_needs_a_head_says_how_to_get_one(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"reward head 'reward'.*LinearHead"):
+        make(tmp_path, objective=BradleyTerry())
+
+
+def test_a_model_in_which_nothing_trains_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="nothing in this model trains"):
+        make(tmp_path, model=toy_model().requires_grad_(False))
+
+
+def test_an_objective_refuses_draws_where_the_samples_have_them(tmp_path: Path) -> None:
+    make(tmp_path / "words", objective=ORPO(), max_steps=1).train()
+    with pytest.raises(ModelError, match="normalised likelihood"):
+        make(tmp_path / "blobs", objective=ORPO(), data=toy_pairs(4, blobs=True)).train()
+
+
+def test_a_run_folder_that_is_used_is_refused_and_kept(tmp_path: Path) -> None:
+    make(tmp_path, max_steps=1).train()
+    before = rows(tmp_path)
+    with pytest.raises(ConfigError, match="earlier run"):
+        make(tmp_path, max_steps=1).train()
+    assert rows(tmp_path) == before
+
+
+# --- what does not train -----------------------------------------------------------------------------------------
+
+
+def test_a_reward_model_asks_no_decoder_and_trains_none(tmp_path: Path) -> None:
+    model = toy_model(head=True)
+    calls: list[str] = []
+    for name, decoder in model.decoders.items():
+        decoder.register_forward_hook(lambda *_, name=name: calls.append(name))
+    make(tmp_path, model=model, objective=BradleyTerry(), max_steps=6, per_device_train_batch_size=8).train()
+    assert calls == []
+    assert not any(name.startswith("decoders.") for name in model.trainable())
+    found = rows(tmp_path)
+    assert found[-1]["loss"] < found[0]["loss"]
+    assert {"accuracy", "margin", "mean_reward"} <= found[0].keys()
+
+
+def test_a_head_that_the_loss_does_not_name_does_not_train(tmp_path: Path) -> None:
+    model = toy_model(head=True)
+    before = model.get_parameter("heads.reward.score.weight").clone()
+    make(tmp_path, model=model, max_steps=2, weight_decay=0.5).train()
+    assert before.equal(model.get_parameter("heads.reward.score.weight"))
+
+
+def test_dropout_is_off_unless_asked_for(tmp_path: Path) -> None:
+    model = toy_model()
+    vars(model.get_submodule("backbone"))["attention_dropout"] = 0.2
+    make(tmp_path, model=model)
+    assert model.get_submodule("backbone.dropout").p == 0.0
+    assert model.get_submodule("backbone").attention_dropout == 0.0
+    kept = toy_model()
+    make(tmp_path, model=kept, disable_dropout=False)
+    assert kept.get_submodule("backbone.dropout").p == 0.1
+
+
+# --- what is left ------------------------------------------------------------------------------------------------
+
+
+def test_a_run_folder_says_what_was_done(tmp_path: Path) -> None:
+    result = make(tmp_path, max_steps=3, save_steps=1, run_name="first|try").train()
+    assert result.folder == tmp_path
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["checkpoint-2", "checkpoint-3"]
+    card = (tmp_path / "README.md").read_text()
+    assert card == (tmp_path / "final/README.md").read_text()
+    for said in ("first|try", "**dpo**", "beta 0.1", "| loss |", "modalign.load", "torch"):
+        assert said in card
+    assert "name: dpo" in (tmp_path / "config.yaml").read_text()
+    assert not (tmp_path / "tmp-final").exists()
+
+
+def test_a_model_is_left_as_it_was_found_and_can_be_trained_again(tmp_path: Path) -> None:
+    model = toy_model().eval()
+    make(tmp_path / "1", model=model, objective=SFT(), max_steps=1, mixed_precision="bf16").train()
+    assert not model.training
+    assert not {"forward", "_original_forward", "_is_accelerate_prepared"} & model.__dict__.keys()
+    make(tmp_path / "2", model=model, max_steps=1).train()
+    # the reference is the model as the second run found it
+    assert rows(tmp_path / "2")[0]["loss"] == math.log(2)
+
+
+def test_bf16_starts_at_log_two_and_is_another_computation(tmp_path: Path) -> None:
+    for precision in ("no", "bf16"):
+        make(tmp_path / precision, max_steps=2, mixed_precision=precision).train()
+    found = [rows(tmp_path / precision) for precision in ("no", "bf16")]
+    assert found[1][0]["loss"] == math.log(2)
+    assert found[1][0]["logps/chosen"] != found[0][0]["logps/chosen"]
+    assert found[1][0]["logps/chosen"] == pytest.approx(found[0][0]["logps/chosen"], rel=2e-2)
+
+
+def test_fp16_without_a_gpu_is_refused_in_words(tmp_path: Path) -> None:
+    if torch.accelerator.is_available():
+        pytest.skip("there is an accelerator")
+    with pytest.raises(ConfigError, match="mixed_precision='fp16' does not work here"):
+        make(tmp_path, mixed_precision="fp16")

@@ -92,7 +92,10 @@ def encode(
     if needs.mismatched and partner is not None:
         others, _ = select(partner, needs.pairing)
         strangers = tuple(others[number % len(others)] for number in range(len(responses)))
-    whole = replace(comparison, responses=responses + strangers, kind="group")
+    taken = responses + strangers
+    # a pair stays one, so that what is wrong with a response is said of `chosen` or `rejected`
+    kind = "pair" if comparison.kind == "pair" and len(taken) == 2 else "group"
+    whole = replace(comparison, responses=taken, kind=kind)
     encoded = preparer.encode(whole, max_length=max_length, truncate=truncate)
     if needs.pairing == "pair" and _same(encoded[0], encoded[1]):
         raise DataError(

@@ -26,7 +26,7 @@ class AdapterConfig(Config):
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Dropout on the adapter's input; off unless `disable_dropout` is false."""
 
-    target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+    target_modules: tuple[str, ...] = ("all-linear",)
     """Names of the modules to adapt; `all-linear` takes every linear layer but the output head."""
 
     modules_to_save: tuple[str, ...] = ()

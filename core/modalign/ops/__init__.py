@@ -1,1 +1,4 @@
-"""See the README of this folder or its modules."""
+"""Fused ops that belong to no modality, each with its plain torch twin.
+
+Import an op from its own module: a name re-exported here would hide the module of the same stem.
+"""

@@ -88,9 +88,7 @@ def tiny_tokenizer(*, chat_template: str | None = CHATML) -> PreTrainedTokenizer
     return tokenizer
 
 
-def tiny_causal_lm(
-    family: str = "llama", *, seed: int = 0, scale: float = 1.0, **settings: object
-) -> PreTrainedModel:
+def tiny_causal_lm(family: str = "llama", *, seed: int = 0, scale: float = 1.0, **settings: object) -> PreTrainedModel:
     """A random causal language model of one family, in float32 and eval mode.
 
     family: a key of `FAMILIES`.

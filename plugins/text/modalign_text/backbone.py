@@ -1,0 +1,177 @@
+"""The decoder of any Hugging Face causal language model as a backbone: states of every token, never logits.
+
+Responses to one prompt share it in one of two ways, both with the numbers of separate rows: split attention
+(`attention`), or a 4-D mask, the reference implementation. Which one a loaded model can do is `probe`'s to say.
+
+r rows, n tokens, d width, m tokens of a medium, l tokens of the longest sequence.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Literal, cast, final
+
+import torch
+from torch import Tensor, nn
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.masking_utils import create_masks_for_generate
+
+from modalign.batch import Batch
+from modalign.errors import ModelError, ShapeError
+from modalign.layout import Layout
+from modalign.roles import Backbone
+from modalign_text import attention
+
+Sharing = Literal["split", "mask", "off"]
+Masks = Tensor | None | dict[str, Tensor | None]
+
+
+@final
+class CausalLMBackbone(Backbone):
+    """The decoder of a causal language model, without its head.
+
+    model: as transformers loads it. Its decoder becomes this module's child; the rest stays the caller's.
+    sharing: `off` until `share` says otherwise.
+
+    >>> from modalign_text.testing import tiny_causal_lm
+    >>> backbone = CausalLMBackbone(tiny_causal_lm("llama"))
+    >>> backbone.width, backbone.shares, backbone.blocks
+    (32, False, ('LlamaDecoderLayer',))
+    """
+
+    sharing: Sharing
+    reason: str  #: why responses share their prompt this way
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.decoder = cast(nn.Module, model.get_decoder())
+        self.config = cast(PretrainedConfig, model.config.get_text_config())
+        self.width = int(self.config.hidden_size)
+        self.blocks = tuple(model._no_split_modules or ())
+        self.native = str(self.config._attn_implementation)  # what the checkpoint was loaded with
+        # some families make masks of their own; the function is theirs, the model is not kept
+        self._make_masks = cast(
+            Callable[..., Masks], getattr(type(model), "create_masks_for_generate", create_masks_for_generate)
+        )
+        self._remembered: tuple[tuple[object, ...], dict[str, object]] | None = None
+        self.share("off", "not asked for")
+
+    def share(self, sharing: Sharing, reason: str) -> None:
+        """Lay responses out as branches in this way from now on, or in rows of their own."""
+        wanted = attention.NAME if sharing == "split" else self.native
+        if self.config._attn_implementation != wanted:
+            cast(PreTrainedModel, self.decoder).set_attn_implementation(wanted)
+            if self.config._attn_implementation != wanted:
+                raise ModelError(
+                    "this family's attention cannot be replaced",
+                    got=f"{type(self.decoder).__name__} keeps {self.config._attn_implementation}",
+                    fix="load with sharing='mask' or 'off'",
+                )
+        if sharing == "mask" and self.native not in ("sdpa", "eager"):
+            raise ModelError(
+                "a 4-D mask needs attention that reads one",
+                got=f"attn_implementation={self.native}",
+                fix="load with attn_implementation='sdpa' or 'eager', or sharing='off'",
+            )
+        self.sharing, self.reason, self._remembered = sharing, reason, None
+        self.shares = sharing != "off"
+
+    def forward(self, batch: Batch, embeddings: Mapping[str, Tensor]) -> Tensor:
+        inputs = self._embed(batch, embeddings) if batch.slots else {"input_ids": batch.tokens}
+        arguments = self._arguments(batch.layout, batch.device)
+        positions = {} if batch.positions is None else {"position_ids": batch.positions}
+        return self.run(**inputs, **(arguments | positions), **batch.features)
+
+    def run(self, **arguments: object) -> Tensor:
+        """States ``r n d`` after the final norm, of whatever the decoder is given."""
+        return self.decoder(**arguments, use_cache=False).last_hidden_state
+
+    def _embed(self, batch: Batch, embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Input embeddings ``r n d`` with every medium in its slots."""
+        table = cast(PreTrainedModel, self.decoder).get_input_embeddings()
+        inputs = cast(Tensor, table(batch.tokens))
+        rows: list[Tensor] = []
+        columns: list[Tensor] = []
+        for slot in batch.slots:
+            medium, size = embeddings[slot.digest], slot.stop - slot.start
+            if medium.shape != (size, inputs.shape[-1]):
+                raise ShapeError(
+                    f'expected "m d" with m={size}, d={inputs.shape[-1]} for a slot of row {slot.row}',
+                    got=(*medium.shape,),
+                    fix="an encoder must give as many embeddings as its preparer laid out slots",
+                )
+            rows.append(torch.full((size,), slot.row))
+            columns.append(torch.arange(slot.start, slot.stop))
+        place = torch.cat(rows).to(inputs.device), torch.cat(columns).to(inputs.device)
+        media = torch.cat([embeddings[slot.digest] for slot in batch.slots]).to(inputs.dtype)
+        return {"inputs_embeds": inputs.index_put(place, media)}
+
+    def _arguments(self, layout: Layout, device: torch.device) -> dict[str, object]:
+        """Mask, positions and plan of a layout; remembered, since policy and reference read the same one."""
+        key = (layout, device, self.dtype)
+        if self._remembered is None or self._remembered[0] != key:
+            self._remembered = (key, self._prepare(layout, device))
+        return self._remembered[1]
+
+    def _prepare(self, layout: Layout, device: torch.device) -> dict[str, object]:
+        positions = layout.index.to(device)
+        if layout.plain:
+            return {"attention_mask": layout.real.long().to(device), "position_ids": positions}
+        if self.sharing == "off":
+            raise ModelError(
+                "this model cannot branch from a shared prompt",
+                got=self.reason,
+                fix="assemble batches with share=False (Model.shares says which)",
+            )
+        own = self.own_masks(layout.longest, device)
+        if self.sharing == "split":
+            # an empty mask passes through the decoder untouched and says "plainly causal"; None would be replaced
+            causal = torch.empty(1, 1, 0, 0, dtype=torch.bool, device=device)
+            masks = _each(own, lambda mask: causal if mask is None else mask)
+            return {
+                "attention_mask": masks,
+                "position_ids": positions,
+                attention.ARGUMENT: attention.plan(layout),
+            }
+        masks = _each(own, lambda mask: self.dress(layout.mask(None if mask is None else mask[0, 0]), device))
+        return {"attention_mask": masks, "position_ids": positions}
+
+    def own_masks(self, length: int, device: torch.device) -> Masks:
+        """What the family lets a plain row of ``length`` tokens see, ``1 1 l l`` of bool; None is plainly causal.
+
+        A dict where layers differ: by the name of their type. This is how windows, chunks and the like come in.
+        """
+        function = self._make_masks
+        given = {
+            "config": self.config,
+            # only its shape, type and device are read
+            "inputs_embeds": torch.empty(1, length, 0, dtype=self.dtype, device=device),
+            "attention_mask": None,
+            "past_key_values": None,
+            "position_ids": None,
+            "cache_position": torch.arange(length, device=device),
+        }
+        known = inspect.signature(function).parameters
+        found = function(**{name: value for name, value in given.items() if name in known})
+        # eager masks are added: 0 where a token is seen
+        return _each(found, lambda mask: mask >= 0 if mask is not None and mask.is_floating_point() else mask)
+
+    def dress(self, mask: Tensor, device: torch.device) -> Tensor:
+        """A mask ``r n n`` of bool as the native attention reads it, ``r 1 n n``."""
+        mask = mask[:, None].to(device)
+        if self.native != "eager":
+            return mask
+        # eager attention adds its mask: a bool there would be added as 0 or 1, and nothing would be hidden
+        low = torch.finfo(self.dtype).min
+        return torch.zeros(mask.shape, dtype=self.dtype, device=device).masked_fill_(~mask, low)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights, as the family's masks read it."""
+        return cast(PreTrainedModel, self.decoder).dtype
+
+
+def _each(masks: Masks, change: Callable[[Tensor | None], Tensor | None]) -> Masks:
+    """The same change to one mask, or to the mask of every type of layer."""
+    return {name: change(mask) for name, mask in masks.items()} if isinstance(masks, dict) else change(masks)

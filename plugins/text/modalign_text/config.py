@@ -1,0 +1,249 @@
+"""What the small files of a checkpoint say, read and judged before anything of it is loaded."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, final
+
+from transformers import PretrainedConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from modalign.config import ModelConfig
+from modalign.errors import CheckpointError, ConfigError, ModelError
+
+MANIFEST: Final = "modalign.json"  #: what modalign adds to a checkpoint: which heads it has
+HEADS: Final = "heads.safetensors"
+ADAPTER: Final = "adapter_config.json"
+
+_PICKLES: Final = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
+_CODE: Final = "auto_map"  # names Python files of the repository; harmless to nobody who trusts it
+#: keys no honest config has: the first named an attention to run (CVE-2026-4372), the second answers for the user
+_HOSTILE: Final = ("_attn_implementation_internal", "trust_remote_code")
+_TOKENIZERS: Final = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+    "vocab.txt",
+    "spiece.model",
+)
+_SHA: Final = re.compile(r"[0-9a-f]{40}")
+_ID: Final = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where the pieces of a model lie.
+
+    base: folder or id of the model itself.
+    folder: the folder that was asked for, which may hold adapters and heads; None for an id.
+    adapter: whether that folder holds adapters.
+    """
+
+    base: str
+    folder: Path | None
+    adapter: bool
+
+
+def local(path: str) -> Path | None:
+    """The folder a path names; None where it can only be an id."""
+    place = Path(path).expanduser()
+    return place.resolve() if place.is_dir() else None
+
+
+def claims(config: ModelConfig) -> bool:
+    """Whether a path is, or may be, a causal language model, by its small files only."""
+    folder = local(config.path)
+    if folder is None:
+        return _ID.fullmatch(config.path) is not None
+    if (folder / ADAPTER).is_file() and not (folder / "config.json").is_file():
+        task = _read(folder / ADAPTER).get("task_type")
+        return task == "CAUSAL_LM"
+    return (folder / "config.json").is_file() and causal(_read(folder / "config.json"))
+
+
+def causal(config: Mapping[str, object]) -> bool:
+    """Whether a config.json is a causal language model's, by transformers' own mapping or its own code."""
+    named = config.get("architectures")
+    architectures = set(named) if isinstance(named, list) else set()
+    known = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(str(config.get("model_type")))
+    code = config.get(_CODE)
+    if isinstance(code, Mapping) and "AutoModelForCausalLM" in code:
+        return True
+    return known is not None and (not architectures or bool(architectures & {known}))
+
+
+def resolve(config: ModelConfig) -> Source:
+    """Where the pieces of the model are; everything that can be refused from small files is refused here."""
+    if config.options:
+        raise ConfigError(
+            "this loader has no further settings",
+            where="model.options",
+            got=", ".join(config.options),
+            fix="remove them",
+        )
+    folder = local(config.path)
+    if folder is None:
+        _check_id(config)
+        _scan(config.path, _remote(config), trust=config.trust_remote_code)
+        return Source(base=config.path, folder=None, adapter=False)
+    if (folder / ADAPTER).is_file():
+        if config.adapter is not None:
+            raise ConfigError(
+                "this model already has adapters, and training goes on with them",
+                where="model.adapter",
+                got=str(folder / ADAPTER),
+                fix="leave `adapter` out; or merge them first, and load the merged model",
+            )
+        base = _read(folder / ADAPTER).get("base_model_name_or_path")
+        if not isinstance(base, str) or not base:
+            raise ModelError(
+                "this adapter does not say which model it belongs to",
+                where=str(folder / ADAPTER),
+                got=f"base_model_name_or_path: {base!r}",
+                fix="write the folder or id of its model there",
+            )
+        if (place := local(base)) is not None:
+            _check_folder(place, trust=config.trust_remote_code)
+            base = str(place)
+        elif _ID.fullmatch(base) is None:
+            raise ModelError(
+                "the model of this adapter is gone",
+                where=str(folder / ADAPTER),
+                got=f"no folder {base}",
+                fix="write the folder or id of its model in base_model_name_or_path",
+            )
+        return Source(base=base, folder=folder, adapter=True)
+    _check_folder(folder, trust=config.trust_remote_code)
+    return Source(base=str(folder), folder=folder, adapter=False)
+
+
+def _check_id(config: ModelConfig) -> None:
+    if _ID.fullmatch(config.path) is None:
+        raise ModelError(
+            "no such model",
+            where=config.path,
+            got="neither a folder nor an id",
+            fix="check the path, or name OWNER/NAME",
+        )
+    if config.trust_remote_code and _SHA.fullmatch(config.revision or "") is None:
+        raise ConfigError(
+            "code from a repository is run at one commit only",
+            where="model.revision",
+            got=config.revision,
+            fix="give the full commit (40 hex digits) whose code you have read",
+        )
+
+
+def _check_folder(folder: Path, *, trust: bool) -> None:
+    config = folder / "config.json"
+    if not config.is_file():
+        raise ModelError(
+            "this folder holds no model",
+            where=str(folder),
+            got="no config.json",
+            fix="give the folder save_pretrained wrote",
+        )
+    said = _read(config)
+    if not causal(said):
+        raise ModelError(
+            "this is no causal language model",
+            where=str(config),
+            got=f"architectures {said.get('architectures')}, model_type {said.get('model_type')!r}",
+            fix="use the loader of its own plugin (`modalign plugins` lists them)",
+        )
+    for name in ("config.json", "tokenizer_config.json", "generation_config.json"):
+        if (folder / name).is_file():
+            _scan(str(folder / name), _read(folder / name), trust=trust)
+    _check_weights(folder)
+    if not any((folder / name).is_file() for name in _TOKENIZERS):
+        raise ModelError(
+            "this model has no tokenizer",
+            where=str(folder),
+            got=f"none of {', '.join(_TOKENIZERS)}",
+            fix="save it there: AutoTokenizer.from_pretrained(BASE).save_pretrained(FOLDER)",
+        )
+
+
+def _check_weights(folder: Path) -> None:
+    if any(folder.glob("*.safetensors")):
+        return
+    names = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
+    if names:
+        raise CheckpointError(
+            "these weights are pickles, and reading a pickle can run code",
+            where=str(folder),
+            got=", ".join(names),
+            fix='convert them once, where you trust them: python -c "'
+            "from transformers import AutoModelForCausalLM as M, AutoTokenizer as T; "
+            "M.from_pretrained('FOLDER').save_pretrained('NEW'); "
+            "T.from_pretrained('FOLDER').save_pretrained('NEW')\"",
+        )
+    found = sorted(path.name for path in folder.iterdir())
+    raise ModelError(
+        "this model folder has no weights",
+        where=str(folder),
+        got=", ".join(found),
+        fix="put its *.safetensors files there",
+    )
+
+
+def _scan(where: str, config: Mapping[str, object], *, trust: bool) -> None:
+    keys = set(_keys(config))
+    for name in _HOSTILE:
+        if name in keys:
+            raise ModelError(
+                f"a checkpoint may not say {name!r}",
+                where=where,
+                got="that key",
+                fix="remove the key, if you trust the rest",
+            )
+    if _CODE in keys and not trust:
+        native = str(config.get("model_type")) in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+        raise ModelError(
+            "this checkpoint brings code of its own",
+            where=where,
+            got=_CODE,
+            fix="transformers knows this architecture itself: remove the key `auto_map` from a copy of the folder"
+            if native
+            else "read the code, then set trust_remote_code=True (with the commit as `revision` for an id)",
+        )
+
+
+def _keys(value: object) -> Iterator[str]:
+    """Every key at every depth: a nested config is loaded like an outer one."""
+    if isinstance(value, Mapping):
+        for key, member in value.items():
+            yield str(key)
+            yield from _keys(member)
+    elif isinstance(value, list):
+        for member in value:
+            yield from _keys(member)
+
+
+def _read(path: Path) -> dict[str, object]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise ModelError("this file cannot be read", where=str(path), got=error, fix="download it again") from error
+    if not isinstance(found, dict):
+        raise ModelError(
+            "this file holds no config", where=str(path), got=type(found).__name__, fix="download it again"
+        )
+    return found
+
+
+def _remote(config: ModelConfig) -> dict[str, object]:
+    try:
+        return PretrainedConfig.get_config_dict(config.path, revision=config.revision)[0]
+    except OSError as error:
+        raise ModelError(
+            f"no model {config.path!r} could be fetched",
+            got=str(error).strip().splitlines()[0],
+            fix="check the id and the connection, or give a folder",
+        ) from error

@@ -1,0 +1,83 @@
+"""Cutting the sequences of one comparison down to a length, so that they still share their prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from modalign.errors import ConfigError, TooLong
+from modalign.roles import Encoded
+
+
+def fit(
+    encoded: Sequence[Encoded], *, max_length: int | None, truncate: str | None, start: int | None
+) -> tuple[Encoded, ...]:
+    """The sequences, none longer than ``max_length``.
+
+    truncate: `prompt` drops the oldest tokens of the prompt, the same ones of every sequence; `response` the last
+        tokens of each response that is too long. What is left has a prompt token and a scored token.
+    start: the token id a sequence begins with, kept when the prompt is cut.
+    """
+    if truncate not in (None, "prompt", "response"):
+        raise ConfigError("truncate is 'prompt', 'response' or None", got=repr(truncate))
+    longest = max((len(one.tokens) for one in encoded), default=0)
+    if max_length is None or longest <= max_length:
+        return tuple(encoded)
+    match truncate:
+        case "prompt":
+            return _cut_prompt(encoded, max_length, longest - max_length, start)
+        case "response":
+            return tuple(_cut_response(one, max_length, encoded) for one in encoded)
+        case _:
+            raise _too_long(
+                encoded, max_length, "is too long", "raise max_length, or set on_too_long to skip or truncate"
+            )
+
+
+def _cut_prompt(encoded: Sequence[Encoded], max_length: int, excess: int, start: int | None) -> tuple[Encoded, ...]:
+    kept = 1 if start is not None and all(one.tokens[:1] == (start,) for one in encoded) else 0
+    if excess > min(one.prompt for one in encoded) - kept - 1:
+        raise _too_long(
+            encoded,
+            max_length,
+            "is too long even without its prompt",
+            "raise max_length, or truncate responses instead",
+        )
+    return tuple(
+        replace(
+            one,
+            tokens=one.tokens[:kept] + one.tokens[kept + excess :],
+            prompt=one.prompt - excess,
+            segments=tuple(
+                replace(segment, start=segment.start - excess, stop=segment.stop - excess) for segment in one.segments
+            ),
+        )
+        for one in encoded
+    )
+
+
+def _cut_response(one: Encoded, max_length: int, encoded: Sequence[Encoded]) -> Encoded:
+    if len(one.tokens) <= max_length:
+        return one
+    segments = tuple(
+        replace(segment, stop=min(segment.stop, max_length)) for segment in one.segments if segment.start < max_length
+    )
+    if not segments or one.prompt < 1:
+        raise _too_long(
+            encoded,
+            max_length,
+            "is too long even without its response",
+            "raise max_length, or truncate prompts instead",
+        )
+    return replace(one, tokens=one.tokens[:max_length], segments=segments)
+
+
+def _too_long(encoded: Sequence[Encoded], max_length: int, what: str, fix: str) -> TooLong:
+    prompt = max(one.prompt for one in encoded)
+    responses = ", ".join(str(len(one.tokens) - one.prompt) for one in encoded)
+    return TooLong(
+        f"the sample {what}",
+        got=f"{max(len(one.tokens) for one in encoded)} tokens where max_length is {max_length}: "
+        f"prompt {prompt}, response(s) {responses}",
+        fix=fix,
+    )

@@ -8,13 +8,14 @@ from typing import cast
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from modalign.batch import Batch, Slot, Targets
 from modalign.errors import ModelError, ShapeError
 from modalign.layout import Layout, fork
 from modalign_text import attention
 from modalign_text.backbone import CausalLMBackbone
 from modalign_text.testing import tiny_causal_lm
-from torch import Tensor, nn
 
 
 def a_batch() -> Batch:

@@ -9,15 +9,15 @@ from typing import final
 from modalign.data.shown import shown
 from modalign.errors import DataError
 
+_METADATA = """
+index idx uuid row_id prompt_id conversation_id example_id sample_id question_id source_id pair_id source
+dataset dataset_name subset split config domain category subcategory topic task language lang model model_name
+models chosen_model rejected_model chosen_model_name rejected_model_name completion_model annotator annotator_id
+annotators created_at timestamp date version license meta metadata tags
+"""
+
 #: Columns that say where a row comes from and nothing a model could learn from: read by nobody, and no error.
-METADATA = frozenset(
-    """
-    index idx uuid row_id prompt_id conversation_id example_id sample_id question_id source_id pair_id
-    source dataset dataset_name subset split config domain category subcategory topic task language lang
-    model model_name models chosen_model rejected_model chosen_model_name rejected_model_name completion_model
-    annotator annotator_id annotators created_at timestamp date version license meta metadata tags
-    """.split()
-)
+METADATA = frozenset(_METADATA.split())
 
 
 def expected(what: str, value: object, field: str, *, fix: str | None = None) -> DataError:
@@ -161,5 +161,5 @@ class Fields:
                 "no format or plugin claims this column",
                 field=str(name),
                 got=shown(self._row[name]),
-                fix="remove the column, or install the plugin that claims it (modalign plugins lists what is installed)",
+                fix="remove the column, or install the plugin that claims it (see: modalign plugins)",
             )

@@ -1,0 +1,140 @@
+"""`modalign data check`: reads a data set once and shows every row that cannot be used, with statistics."""
+
+from __future__ import annotations
+
+import json as encoder
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from modalign.errors import DataError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from modalign.data.survey import Report
+
+_SHOWN = 50  #: bad rows on the screen; --json and --bad-rows give all
+
+
+def check(
+    path: str,
+    *,
+    format: str | None = None,
+    split: str | None = None,
+    revision: str | None = None,
+    root: Path | None = None,
+    limit: int | None = None,
+    model: str | None = None,
+    max_length: int | None = None,
+    bad_rows: Path | None = None,
+    json: bool = False,
+) -> int:
+    """Read all of a data set once; report every row that cannot be used, and statistics of the others.
+
+    Ends with exit code 3 if there is such a row.
+
+    Parameters
+    ----------
+    path
+        A file (.jsonl, .json, .parquet, .gz), a folder of them, an id on the hub, or `oracle`.
+    format
+        Name of the row format; by default the one that claims the columns.
+    split
+        Split of a folder or of a data set on the hub.
+    revision
+        Branch, tag or commit of an id on the hub.
+    root
+        Folder that media files lie in; by default the data file's own.
+    limit
+        Look at the first rows only.
+    model
+        A model whose tokens are counted; then rows too long, or the same once encoded, are found as well.
+    max_length
+        Most tokens of prompt and response together; needs a model.
+    bad_rows
+        Write each bad row to this file, a line of JSON each.
+    json
+        Print JSON instead of tables.
+    """
+    from rich.console import Console
+
+    from modalign.data import check as look
+    from modalign.data import read, write_bad_rows
+
+    preparer = None
+    if model is not None:
+        from modalign.loading import load
+
+        preparer = load(model).assembly.preparer
+    data = read(path, format=format, split=split, revision=revision, root=root, limit=limit)
+    screen = Console(stderr=True)
+    if screen.is_terminal:
+        with screen.status("reading") as status:
+            total = len(data)
+            report = look(
+                data, preparer, max_length=max_length, progress=lambda done: status.update(f"{done} of {total} rows")
+            )
+    else:
+        report = look(data, preparer, max_length=max_length)
+    if bad_rows is not None:
+        write_bad_rows(bad_rows, report.bad_rows)
+    if json:
+        print(encoder.dumps(asdict(report) | {"reasons": dict(report.reasons)}, indent=2))
+    else:
+        show(report, Console())
+    return DataError.exit_code if report.bad_rows else 0
+
+
+def show(report: Report, screen: Console) -> None:
+    """Print a report as tables."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from modalign.data.shown import printable
+
+    facts = Table(box=None, show_header=False, pad_edge=False)
+    facts.add_row("data", escape(printable(report.name)))
+    facts.add_row("format", report.format or "comparisons")
+    facts.add_row("digest", report.digest)
+    facts.add_row("rows", f"{report.rows}: {report.good} good, {len(report.bad_rows)} bad")
+    facts.add_row("kinds", _counts(report.kinds))
+    facts.add_row("parts", _counts(report.modalities))
+    if report.ignored:
+        facts.add_row("not read", _counts(report.ignored))
+    screen.print(facts)
+    if report.lengths:
+        table = Table(
+            "length", "least", "mean", "median", "95 %", "most", box=None, pad_edge=False, header_style="bold"
+        )
+        for name, one in report.lengths.items():
+            table.add_row(name, str(one.least), f"{one.mean:.1f}", str(one.median), str(one.p95), str(one.most))
+        screen.print(table)
+    for note in (*report.notes, *report.warnings):
+        screen.print(f"[yellow]note:[/] {escape(printable(note))}", highlight=False)
+    if report.bad_rows:
+        _show_bad(report, screen)
+    else:
+        screen.print("[green]every row can be used[/]")
+
+
+def _show_bad(report: Report, screen: Console) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("row", "field", "what", "found", "to mend", box=None, pad_edge=False, header_style="bold")
+    for column in table.columns:
+        column.overflow = "fold"
+    for bad in report.bad_rows[:_SHOWN]:
+        cells = (f"{Path(bad.file).name}:{bad.row}", bad.field, bad.what, bad.got or "", bad.fix or "")
+        table.add_row(*(escape(cell) for cell in cells))
+    screen.print(table)
+    if len(report.bad_rows) > _SHOWN:
+        screen.print(f"and {len(report.bad_rows) - _SHOWN} more; --bad-rows FILE writes all of them")
+    screen.print(
+        f"[red]{len(report.bad_rows)} of {report.rows} rows cannot be used[/]: {escape(_counts(report.reasons))}"
+    )
+
+
+def _counts(found: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in found.items()) or "none"

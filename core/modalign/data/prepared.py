@@ -1,0 +1,235 @@
+"""One pass over all rows before training: each is encoded once, so that no bad row is met in the middle of a run."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, cast, final
+
+from modalign.assembler import Sample, encode
+from modalign.comparison import Comparison
+from modalign.config import DataConfig
+from modalign.data.badrows import BadRow, Names, collected, top
+from modalign.data.data import Data
+from modalign.data.sampling import permutation
+from modalign.data.shown import located
+from modalign.errors import DataError, TooLong
+from modalign.objectives.base import Needs
+from modalign.roles import Preparer
+
+TOO_LONG = "too long"  #: the reason of rows that are skipped because the config asks for it
+
+_CACHED = 1024  #: samples that are kept encoded
+_TELL = 100  #: rows between two words of progress
+
+_CUTS: Mapping[str, Literal["prompt", "response"]] = {"truncate_prompt": "prompt", "truncate_response": "response"}
+
+
+@final
+class Prepared:
+    """The rows of a data set that can be used, encoded when they are asked for, in an endless order.
+
+    data: the rows.
+    kept: numbers of the rows that can be used.
+    tokens: of each kept row, the tokens of its longest sequence.
+    skipped: how many rows were left out, by reason.
+    truncated: how many of the kept rows were cut.
+    bad_rows: those of the skipped rows that cannot be used; a row too long where that means skip is none of them.
+
+    Rows in equal rows kept plus rows skipped, whatever the policy.
+    """
+
+    def __init__(
+        self,
+        data: Data,
+        preparer: Preparer,
+        needs: Needs,
+        config: DataConfig,
+        *,
+        kept: Sequence[int],
+        tokens: Sequence[int],
+        skipped: Counter[str],
+        truncated: int,
+        bad_rows: Sequence[BadRow],
+    ) -> None:
+        if len(kept) + skipped.total() != len(data):
+            msg = f"{len(data)} rows in, but {len(kept)} kept and {skipped.total()} skipped"
+            raise AssertionError(msg)
+        self.data, self.kept, self.tokens = data, tuple(kept), tuple(tokens)
+        self.skipped, self.truncated, self.bad_rows = skipped, truncated, tuple(bad_rows)
+        self._encoding = _Encoding(preparer, needs, config)
+        self._cache: OrderedDict[tuple[int, int | None], Sample] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self.kept)
+
+    def sample(self, position: int, seed: int) -> Sample:
+        """The sample at a position of the endless order; an epoch is ``len(self)`` positions.
+
+        Where the objective needs mismatched responses they are those of the next position of the same epoch.
+        """
+        n = len(self)
+        epoch, place = divmod(position, n)
+        order = permutation(seed, epoch, n)
+        row = self.kept[order(place)]
+        partner = self.kept[order((place + 1) % n)] if self._encoding.needs.mismatched else None
+        key = (row, partner)
+        if (sample := self._cache.get(key)) is None:
+            stranger = None if partner is None else self.data[partner]
+            try:
+                sample = self._encoding(self.data[row], stranger).sample
+            except DataError as error:
+                file, line = self.data.place(row)
+                raise located(error, file=file, row=line) from error
+            self._cache[key] = sample
+            while len(self._cache) > _CACHED:
+                self._cache.popitem(last=False)
+        self._cache.move_to_end(key)
+        return sample
+
+    def __getstate__(self) -> dict[str, object]:
+        # a worker process fills a cache of its own
+        state: dict[str, object] = dict(self.__dict__)
+        state["_cache"] = OrderedDict()
+        return state
+
+
+def prepare(
+    data: Data,
+    preparer: Preparer,
+    needs: Needs,
+    config: DataConfig | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Prepared:
+    """The rows of a data set that can be used, each encoded once to know it; or one `DataError` about all that cannot.
+
+    preparer: of the model.
+    needs: of the objective.
+    config: what to do with bad and with long rows; by default the one the data were read with.
+    progress: told the number of rows done, now and then.
+    """
+    config = data.config if config is None else config
+    encoding = _Encoding(preparer, needs, config)
+    names = Names()
+    kept: list[int] = []
+    tokens: list[int] = []
+    skipped: Counter[str] = Counter()
+    bad: list[BadRow] = []
+    truncated = 0
+    for number, found in enumerate(data.scan()):
+        if progress is not None and number % _TELL == 0:
+            progress(number)
+        result = _tried(encoding, names, found, data.place(number))
+        if isinstance(result, _Encoded):
+            kept.append(number)
+            tokens.append(result.sample.length)
+            truncated += result.truncated
+        elif isinstance(result, TooLong) and config.on_too_long == "skip":
+            skipped[TOO_LONG] += 1
+        else:
+            bad.append(BadRow.of(result))
+            skipped[bad[-1].reason] += 1
+    if progress is not None:
+        progress(len(data))
+    _judge(data, config, bad, skipped, kept)
+    return Prepared(
+        data,
+        preparer,
+        needs,
+        config,
+        kept=kept,
+        tokens=tokens,
+        skipped=skipped,
+        truncated=truncated,
+        bad_rows=bad,
+    )
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class _Encoded:
+    sample: Sample
+    truncated: bool
+
+
+@final
+@dataclass(frozen=True)
+class _Encoding:
+    """A comparison to a sample, cut where the config says so."""
+
+    preparer: Preparer
+    needs: Needs
+    config: DataConfig
+
+    def __call__(self, comparison: Comparison, partner: Comparison | None = None) -> _Encoded:
+        try:
+            own = self._encode(comparison)
+            truncated = False
+        except TooLong:
+            if (cut := _CUTS.get(self.config.on_too_long)) is None:
+                raise
+            own, truncated = self._encode(comparison, truncate=cut), True
+        if partner is None:
+            return _Encoded(sample=own, truncated=truncated)
+        # apart from its own responses: a stranger too long for this prompt is cut, and must not cut them with it
+        strange = self._mismatched(comparison, partner)
+        return _Encoded(sample=replace(own, encoded=own.encoded + strange.encoded[own.own :]), truncated=truncated)
+
+    def _mismatched(self, comparison: Comparison, partner: Comparison) -> Sample:
+        cuts: tuple[Literal["prompt", "response"] | None, ...] = (None, "prompt")
+        for cut in cuts:
+            try:
+                return self._encode(comparison, partner, truncate=cut)
+            except TooLong:
+                continue
+        return self._encode(comparison, partner, truncate="response")
+
+    def _encode(
+        self,
+        comparison: Comparison,
+        partner: Comparison | None = None,
+        truncate: Literal["prompt", "response"] | None = None,
+    ) -> Sample:
+        return encode(
+            comparison,
+            self.preparer,
+            self.needs,
+            partner=partner,
+            max_length=self.config.max_length,
+            truncate=truncate,
+        )
+
+
+def _tried(
+    encoding: _Encoding, names: Names, found: Comparison | DataError, place: tuple[str, int]
+) -> _Encoded | DataError:
+    """What came of a row; an error has its place."""
+    if isinstance(found, DataError):
+        return found
+    if (error := names.repeated(found, place)) is None:
+        try:
+            return encoding(found)
+        except DataError as raised:
+            error = raised
+    return cast(DataError, located(error, file=place[0], row=place[1]))
+
+
+def _judge(data: Data, config: DataConfig, bad: list[BadRow], skipped: Counter[str], kept: list[int]) -> None:
+    """Raise where the policy says so."""
+    if bad and config.on_bad_row == "error":
+        raise collected(bad, data.name, len(data))
+    share = len(bad) / len(data)
+    if share > config.max_bad_fraction:
+        raise DataError(
+            f"{len(bad)} of {len(data)} rows cannot be used, more than max_bad_fraction={config.max_bad_fraction:g}",
+            file=bad[0].file,
+            row=bad[0].row,
+            field=bad[0].field,
+            got=top(Counter(row.reason for row in bad)),
+            fix="mend the rows (modalign data check lists them), or raise max_bad_fraction",
+        )
+    if not kept:
+        raise DataError(
+            "no row is left to use", file=data.name, got=top(skipped), fix="raise max_length, or use other data"
+        )

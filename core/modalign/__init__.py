@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from modalign.loading import load
     from modalign.model import Model
     from modalign.objectives import DPO, IPO, KTO, ORPO, SFT, BradleyTerry, SimPO
-    from modalign.registry import registry
     from modalign.training import Trainer, TrainingConfig
 
 __version__ = "0.1.0"
@@ -42,7 +41,6 @@ _HOMES = {
     "hookimpl": "hookspecs",
     "load": "loading",
     "read": "data",
-    "registry": "registry",
 }
 
 __all__ = [
@@ -67,7 +65,6 @@ __all__ = [
     "hookimpl",
     "load",
     "read",
-    "registry",
 ]
 
 

@@ -11,8 +11,9 @@ from types import MappingProxyType
 from typing import Literal, cast, final
 
 import pluggy
+from packaging.utils import canonicalize_name
 
-from modalign.discovery import Found, absent, obstacle
+from modalign.discovery import OWN, Found, absent, obstacle
 from modalign.errors import MissingExtra, ModalignError, PluginError
 from modalign.hookspecs import Hooks, hookimpl
 from modalign.kinds import KINDS, mismatch
@@ -40,6 +41,11 @@ class Entry:
     plugin: str
     distribution: str
     version: str
+
+    @property
+    def own(self) -> bool:
+        """Whether it is one of ours."""
+        return canonicalize_name(self.distribution) == OWN
 
     @property
     def qualified(self) -> str:

@@ -45,12 +45,16 @@ class Found:
 
 
 def discover(points: Iterable[EntryPoint] | None = None) -> list[Found]:
-    """The plugins of every API version: ours first, then by distribution and name.
+    """The plugins of every API version: ours first, then by distribution; those that need no extra before the others.
 
     points: take these entry points instead of the installed ones.
     """
     found = _installed() if points is None else (_found(point, point.dist) for point in points)
-    return sorted(found, key=lambda one: (not one.own, canonicalize_name(one.distribution), one.point.name))
+    return sorted(found, key=_rank)
+
+
+def _rank(found: Found) -> tuple[bool, str, bool, str]:
+    return (not found.own, canonicalize_name(found.distribution), bool(found.point.extras), found.point.name)
 
 
 def _installed() -> Iterator[Found]:

@@ -1,7 +1,8 @@
 """The whole plugin contract on one screen.
 
 A hook registers names with import strings (`"package.module:Object"`) and declarations, so that nothing heavy is
-imported until one is used. Every hook takes `register(name, target, **declarations)`.
+imported until one is used. Every hook takes `register(name, target, **declarations)`. Any may declare `probe`, the
+import string of a function that makes something to try it on, for `modalign.testing.check_plugin`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ class Register(Protocol):
 
 
 class Hooks:
+    """Every hook there is."""
+
     @hookspec
     def register_modalities(self, register: Register) -> None:
         """`Modality`: what reads, saves and shows a part. Declares `blocks` and `columns` it claims, `strings`."""
@@ -50,7 +53,7 @@ class Hooks:
 
     @hookspec
     def register_formats(self, register: Register) -> None:
-        """`Format`: rows to comparisons. Declares `priority`: where two claim the same rows the higher is asked first."""
+        """`Format`: rows to comparisons. Declares `priority`: where two claim the same rows the higher is asked."""
 
     @hookspec
     def register_heads(self, register: Register) -> None:

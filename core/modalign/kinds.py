@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
 from types import MappingProxyType
 from typing import final
 
@@ -94,12 +93,3 @@ def mismatch(value: object, form: str) -> str | None:
         case _:
             right = isinstance(value, str) and bool(_TARGET.fullmatch(value))
     return None if right else _EXPECTED[form]
-
-
-def resolve(target: str) -> object:
-    """What an import string names: ``package.module:Object``, with dots inside the object too."""
-    module, _, path = target.partition(":")
-    found: object = import_module(module)
-    for step in path.split("."):
-        found = getattr(found, step)
-    return found

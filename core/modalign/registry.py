@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, TypeVar, cast, final
 
 from packaging.utils import canonicalize_name
 
-from modalign.admission import Entry, PluginRecord, Status, admit, admit_object, describe_error
-from modalign.discovery import OWN, Found, discover
+from modalign.admission import Entry, PluginRecord, Status, admit, admit_object
+from modalign.discovery import Found, discover
 from modalign.errors import PluginError
 from modalign.hookspecs import GROUP
-from modalign.kinds import KINDS, resolve
+from modalign.kinds import KINDS
 from modalign.lookup import contested, unknown
+from modalign.targets import make
 
 if TYPE_CHECKING:
     from modalign.objectives.base import Objective
@@ -81,11 +82,11 @@ class Registry:
         """
         self._check_kind(kind)
         every = [one for record in self._load(lambda found: True) for one in record.entries if one.kind == kind]
-        ours = {one.name for one in every if _own(one)}
+        ours = {one.name for one in every if one.own}
         named: dict[str, Entry] = {}
         for entry in every:
             shared = sum(other.name == entry.name for other in every) > 1
-            plain = _own(entry) or not (shared or entry.name in ours)
+            plain = entry.own or not (shared or entry.name in ours)
             named[entry.name if plain else entry.qualified] = entry
         return named
 
@@ -212,9 +213,8 @@ class Registry:
         """The records of the plugins that are wanted, importing those that have not been."""
         with self._lock:
             chosen = [found for found in self._find() if wanted(found)]
-            for found in chosen:
-                if found in self._records or found in self._loading:
-                    continue  # a plugin whose import asks us a question does not wait for itself
+            # a plugin whose import asks us a question does not wait for itself
+            for found in (one for one in chosen if one not in self._records and one not in self._loading):
                 self._loading.add(found)
                 try:
                     self._records[found] = self._once(admit(found))
@@ -249,22 +249,25 @@ class Registry:
 
     def _all(self, kind: str) -> dict[str, object]:
         """What can be used of a kind, by name; what cannot is logged once, and kept for who asks for it."""
-        entries = sorted(self.entries(kind).items(), key=lambda item: -cast(int, item[1].declarations.get("priority", 0)))
+        entries = sorted(
+            self.entries(kind).items(), key=lambda item: -cast(int, item[1].declarations.get("priority", 0))
+        )
         found: dict[str, object] = {}
         for name, entry in entries:
             known = (kind, entry.qualified) in self._broken
             try:
                 found[name] = self._use(entry)
             except PluginError as error:
-                if not known:
-                    _log.warning("left out: %s", error)
+                _log.log(logging.DEBUG if known else logging.WARNING, "left out: %s", error)
         return found
 
     def _entry(self, kind: str, name: str) -> Entry:
         self._check_kind(kind)
         owner, _, plain = name.rpartition(":")
         if owner:
-            claims = self._claims(kind, plain, lambda found: canonicalize_name(found.distribution) == canonicalize_name(owner))
+            claims = self._claims(
+                kind, plain, lambda found: canonicalize_name(found.distribution) == canonicalize_name(owner)
+            )
         else:
             claims = self._claims(kind, plain, lambda found: found.own)
             claims = claims or self._claims(kind, plain, lambda found: not found.own)
@@ -279,7 +282,6 @@ class Registry:
         return [one for record in records for one in record.entries if (one.kind, one.name) == (kind, name)]
 
     def _use(self, entry: Entry) -> object:
-        """What an entry names, imported, of its role, and made where its kind is."""
         key = (entry.kind, entry.qualified)
         with self._lock:
             if key in self._broken:
@@ -287,46 +289,11 @@ class Registry:
                 raise type(failure)(failure.what, got=failure.got, fix=failure.fix) from failure
             if key not in self._objects:
                 try:
-                    self._objects[key] = _made(entry)
+                    self._objects[key] = make(entry)
                 except PluginError as error:
                     self._broken[key] = error
                     raise
             return self._objects[key]
-
-
-def _own(entry: Entry) -> bool:
-    return canonicalize_name(entry.distribution) == OWN
-
-
-def _made(entry: Entry) -> object:
-    kind = KINDS[entry.kind]
-    what = f"the {kind.one} {entry.name!r} of {entry.owner}"
-    mend = f'pip install --upgrade "{entry.distribution}", or tell its authors'
-    try:
-        target = resolve(entry.target)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # SystemExit too: a plugin may not end the program
-        raise PluginError(f"{what} cannot be imported from {entry.target}", got=describe_error(error), fix=mend) from error
-    if kind.role is None:
-        if not callable(target):
-            raise PluginError(f"{what} must be a function", got=f"{entry.target} is {type(target).__name__}", fix=mend)
-        return target
-    role = cast(type, resolve(kind.role))
-    fits = isinstance(target, type) and issubclass(target, role)
-    if not fits and not (kind.made and isinstance(target, role)):
-        found = target.__name__ if isinstance(target, type) else type(target).__name__
-        raise PluginError(
-            f"{what} must be a subclass of {role.__module__}.{role.__qualname__}",
-            got=f"{entry.target} is {'the class' if isinstance(target, type) else 'an instance of'} {found}",
-            fix=mend,
-        )
-    if not kind.made or not isinstance(target, type):
-        return target
-    try:
-        return target()
-    except Exception as error:
-        raise PluginError(f"{what} cannot be made by {entry.target}()", got=describe_error(error), fix=mend) from error
 
 
 registry = Registry()  #: the plugins that are installed here

@@ -24,7 +24,7 @@ from modalign.comparison import Comparison
 from modalign.config import GenerationConfig
 from modalign.content import Message, Part, Response
 from modalign.draws import Draws
-from modalign.errors import TooLong
+from modalign.errors import DataError, TooLong
 from modalign.model import Model
 from modalign.roles import (
     Adapters,
@@ -90,6 +90,8 @@ class ToyPreparer(Preparer):
                 tokens.extend([_PAD] * _SLOT_TOKENS)
                 slots.append(EncodedSlot(start=start, stop=len(tokens), digest=part.digest))
                 return
+            if part.modality != WORDS:
+                raise DataError(f"a toy model takes no {part.modality!r}", field="prompt", got=part.modality)
             tokens.extend(str(part.value).encode())
             if scored:
                 tokens.append(_END)

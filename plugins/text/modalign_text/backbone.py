@@ -59,6 +59,12 @@ class CausalLMBackbone(Backbone):
 
     def share(self, sharing: Sharing, reason: str) -> None:
         """Lay responses out as branches in this way from now on, or in rows of their own."""
+        if sharing == "mask" and self.native not in ("sdpa", "eager"):
+            raise ModelError(
+                "a 4-D mask needs attention that reads one",
+                got=f"attn_implementation={self.native}",
+                fix="load with attn_implementation='sdpa' or 'eager', or sharing='off'",
+            )
         wanted = attention.NAME if sharing == "split" else self.native
         if self.config._attn_implementation != wanted:
             cast(PreTrainedModel, self.decoder).set_attn_implementation(wanted)
@@ -68,12 +74,6 @@ class CausalLMBackbone(Backbone):
                     got=f"{type(self.decoder).__name__} keeps {self.config._attn_implementation}",
                     fix="load with sharing='mask' or 'off'",
                 )
-        if sharing == "mask" and self.native not in ("sdpa", "eager"):
-            raise ModelError(
-                "a 4-D mask needs attention that reads one",
-                got=f"attn_implementation={self.native}",
-                fix="load with attn_implementation='sdpa' or 'eager', or sharing='off'",
-            )
         self.sharing, self.reason, self._remembered = sharing, reason, None
         self.shares = sharing != "off"
 

@@ -1,0 +1,32 @@
+"""What core itself brings, by the same door as everyone."""
+
+from __future__ import annotations
+
+from modalign.hookspecs import Register, hookimpl
+
+
+@hookimpl
+def register_objectives(register: Register) -> None:
+    """Preference and reward objectives."""
+    register("sft", "modalign.objectives.sft:SFT")
+    register("dpo", "modalign.objectives.dpo:DPO")
+    register("ipo", "modalign.objectives.ipo:IPO")
+    register("kto", "modalign.objectives.kto:KTO")
+    register("simpo", "modalign.objectives.simpo:SimPO")
+    register("orpo", "modalign.objectives.orpo:ORPO")
+    register("reward", "modalign.objectives.reward:BradleyTerry")
+
+
+@hookimpl
+def register_heads(register: Register) -> None:
+    """Reward heads."""
+    register("linear", "modalign.heads.linear:LinearHead")
+
+
+@hookimpl
+def register_checks(register: Register) -> None:
+    """What `modalign doctor` tries wherever modalign runs."""
+    register("python", "modalign.checks:Python")
+    register("torch", "modalign.checks:Torch")
+    register("accelerate", "modalign.checks:Accelerate")
+    register("disk", "modalign.checks:Disk")

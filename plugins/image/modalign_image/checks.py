@@ -1,0 +1,29 @@
+"""What `modalign doctor` tries for images: Pillow, and torchvision where it is installed."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import final
+
+from modalign.checks import library, torch_mate
+from modalign.roles import Check, CheckResult
+
+
+@final
+class Pillow(Check):
+    """What reads and writes pictures."""
+
+    def __call__(self) -> CheckResult:
+        return library("pillow", extra="image", module="PIL.Image")
+
+
+@final
+class TorchVision(Check):
+    """Torchvision: optional, but where it is installed and broken, transformers breaks too."""
+
+    def __call__(self) -> CheckResult:
+        def attempt() -> None:
+            import_module("torchvision.ops").nms  # noqa: B018 - its kernels are what another torch's build lacks
+
+        fix = f"{torch_mate('torchvision')}, or pip uninstall -y torchvision"
+        return library("torchvision", attempt=attempt, fix=fix)

@@ -1,0 +1,196 @@
+"""A stranger's distribution, built and installed by its own pyproject, comes in by the same door as ours."""
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+import pytest
+
+PYPROJECT = """
+[build-system]
+requires = ["hatchling>=1.27"]
+build-backend = "hatchling.build"
+
+[project]
+name = "modalign-smell"
+version = "0.3"
+dependencies = ["modalign"]
+
+[project.entry-points."modalign.v1"]
+smell = "modalign_smell"
+"""
+
+INIT = '''
+"""Smells for modalign."""
+
+import modalign
+
+
+@modalign.hookimpl
+def register_modalities(register):
+    register("smell", "modalign_smell.modality:Smell", blocks=("smell",), probe="modalign_smell.modality:examples")
+
+
+@modalign.hookimpl
+def register_objectives(register):
+    register("hinge", "modalign_smell.hinge:Hinge")
+'''
+
+MODALITY = '''
+"""What reads and shows a smell: a word in angle brackets."""
+
+import html
+import re
+from pathlib import Path
+from typing import final
+
+from modalign.content import Part
+from modalign.errors import DataError
+from modalign.roles import Modality
+
+
+@final
+class Smell(Modality):
+    name = "smell"
+    blocks = ("smell",)
+
+    def read(self, block, *, root):
+        value = block.get("smell")
+        if not isinstance(value, str) or not re.fullmatch(r"<[a-z]+>", value):
+            raise DataError("a smell is a word in angle brackets", field="smell", got=repr(value), fix="write '<rose>'")
+        return Part(modality="smell", value=value)
+
+    def block(self, part):
+        return {"type": "smell", "smell": part.value}
+
+    def save(self, part, stem):
+        file = stem.with_suffix(".smell")
+        file.write_text(part.value)
+        return file
+
+    def show(self, part):
+        return f"<i>{html.escape(part.value)}</i>"
+
+
+def examples():
+    return [Part(modality="smell", value=value) for value in ("<rose>", "<smoke>", "<rain>")]
+'''
+
+HINGE = '''
+"""Hinge loss over pairs, Zhao et al., https://arxiv.org/abs/2305.10425 (SLiC-HF)."""
+
+from typing import ClassVar, final
+
+from modalign.objectives.base import Loss, Needs, Objective, pair_logps, pair_metrics
+
+
+@final
+class Hinge(Objective):
+    needs: ClassVar[Needs] = Needs(roles=("policy", "reference"))
+    beta: float = 0.1
+
+    def __call__(self, scores, targets, statistics=None):
+        chosen, rejected = pair_logps(scores["policy"], targets)
+        reference_chosen, reference_rejected = pair_logps(scores["reference"], targets)
+        chosen, rejected = self.beta * (chosen - reference_chosen), self.beta * (rejected - reference_rejected)
+        weights = targets.weights.double()
+        losses = (1 - (chosen - rejected)).clamp(min=0)
+        return Loss(
+            sum=(losses * weights).sum(),
+            count=weights.sum(),
+            metrics=pair_metrics(chosen.detach(), rejected.detach(), weights),
+        )
+
+    def count(self, targets, tokens):
+        return targets.weights.double().sum()
+'''
+
+USE = """
+import json
+from modalign.registry import registry
+from modalign.testing.conformance import check_plugin
+
+(record,) = [one for one in registry.plugins() if not one.own]
+part = registry.modality("smell").read({"type": "smell", "smell": "<rose>"}, root=None)
+print(json.dumps({
+    "distribution": record.distribution,
+    "version": record.version,
+    "status": record.status,
+    "objective": registry.objective("hinge")(beta=0.5).beta,
+    "ours": registry.objective("dpo").__name__,
+    "part": part.value,
+    "laws": check_plugin("smell"),
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A virtual environment that sees the installed packages, with the stranger's distribution installed into it."""
+    folder = tmp_path_factory.mktemp("stranger")
+    source = folder / "modalign-smell"
+    package = source / "modalign_smell"
+    package.mkdir(parents=True)
+    (source / "pyproject.toml").write_text(PYPROJECT)
+    for name, text in (("__init__", INIT), ("modality", MODALITY), ("hinge", HINGE)):
+        (package / f"{name}.py").write_text(text)
+
+    place = folder / "env"
+    venv.create(place, with_pip=False, symlinks=True)
+    python = place / "bin" / "python"
+    lines = subprocess.run(
+        [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    # addsitedir, unlike a plain path, also reads the .pth files there: modalign itself may be an editable install
+    seen = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+    Path(lines.stdout.strip(), "seen.pth").write_text(
+        "".join(f"import site; site.addsitedir({one!r})\n" for one in seen)
+    )
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check", "--no-input"]
+    done = subprocess.run(
+        [*pip, "install", "--no-index", "--no-deps", "--no-build-isolation", "--no-cache-dir", str(source)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return python
+
+
+def run(python: Path, *arguments: str) -> str:
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "PYTEST"))}
+    done = subprocess.run(
+        [python, *arguments], cwd=python.parent, env=clean, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_a_strangers_distribution_is_found_used_and_keeps_the_contract(environment: Path) -> None:
+    found = json.loads(run(environment, "-c", USE).splitlines()[-1])
+    laws = found.pop("laws")
+    assert found == {
+        "distribution": "modalign-smell",
+        "version": "0.3",
+        "status": "ok",
+        "objective": 0.5,
+        "ours": "DPO",
+        "part": "<rose>",
+    }
+    assert "modality smell: a bad block is a clear error" in laws
+    assert "objective hinge: swapping chosen and rejected negates the margin" in laws
+
+
+def test_pytest_checks_it_by_name(environment: Path) -> None:
+    out = run(
+        environment, "-m", "pytest", "-v", "-p", "no:cacheprovider", "--pyargs", "modalign.testing", "--plugin", "smell"
+    )
+    assert "objective hinge: it is a pure function" in out
+    assert "failed" not in out

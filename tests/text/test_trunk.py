@@ -9,6 +9,7 @@ from typing import cast
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from modalign.assembler import Sample, assemble
 from modalign.batch import Batch, Targets
@@ -24,6 +25,7 @@ from modalign.roles import Assembly, Decoder, Encoded, EncodedSegment
 from modalign.scores import Scores, Units
 from modalign_text import attention
 from modalign_text.backbone import CausalLMBackbone, Sharing
+from modalign_text.loader import recompute
 from modalign_text.testing import WINDOW, tiny_causal_lm
 
 FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "gemma3_text", "phi3")
@@ -186,8 +188,7 @@ def test_gradient_checkpointing_changes_nothing(family: str, way: Sharing) -> No
     model = a_model(family, way)
     backbone = cast(CausalLMBackbone, model.backbone)
     layers = cast(nn.ModuleList, backbone.decoder.layers)
-    decoder = cast(nn.Module, backbone.decoder)
-    decoder.activation_checkpointing_enable({"use_reentrant": False})  # pyright: ignore[reportCallIssue]
+    recompute(cast(PreTrainedModel, backbone.decoder))
     counted = count_calls(layers[0])
     _, found_loss, found_gradient = run(model, batch)
     assert len(counted) == 2  # once forward, once recomputed

@@ -51,7 +51,7 @@ class CausalLMLoader(Loader):
         probe.decide(backbone, config.sharing)
         adapters = _adapters(library, source, config)
         if config.gradient_checkpointing:
-            _checkpoint(library)
+            recompute(library)
         head = cast(nn.Module, library.get_output_embeddings())  # after adapters: they may have wrapped it
         return Model(
             assembly=CausalLMAssembly(library, tokenizer, ChatPreparer(tokenizer), adapters),
@@ -154,7 +154,7 @@ def _adapters(library: PreTrainedModel, source: Source, config: ModelConfig) -> 
     return None if config.adapter is None else peft.attach(library, config.adapter, base=source.base)
 
 
-def _checkpoint(library: PreTrainedModel) -> None:
+def recompute(library: PreTrainedModel) -> None:
     """Recompute activations in the backward pass; non-reentrant, so that frozen embeddings are no obstacle."""
     settings = {"use_reentrant": False}
     if not library.supports_gradient_checkpointing:

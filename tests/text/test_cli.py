@@ -162,7 +162,7 @@ def test_a_reward_model_is_trained_and_measured(cli: Cli) -> None:
 
 
 def test_settings_of_the_training_data_do_not_reach_the_data_of_a_test(cli: Cli) -> None:
-    limits = ("--data.limit", "3", "--data.max_length", "12", "--data.on_too_long", "skip")
+    limits = ("--data.limit", "3", "--data.max_length", "16", "--data.on_too_long", "skip")
     assert cli(*TRAIN, *limits, "--eval_data", "test.jsonl", "--eval_data.limit", "2", "--output_dir", "run")[0] == 0
     assert evaluated(cli, "run", "--data", "pairs.jsonl")["samples"] == 8
     assert evaluated(cli, "run", "--data=pairs.jsonl", "--data.limit", "4")["samples"] == 4

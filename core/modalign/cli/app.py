@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 
 from modalign import __version__
 from modalign.errors import ConfigError, ModalignError
@@ -18,38 +18,53 @@ app = App(
     help="Align any-to-any models with human preferences.",
     version=__version__,
     help_format="markdown",
+    default_parameter=Parameter(negative=(), name_transform=str),
 )
-app.command("modalign.cli.train:train", name="train", help_flags=[], version_flags=[])
-app.command("modalign.cli.evaluate:evaluate", name="evaluate")
-app.command("modalign.cli.generate:generate", name="generate")
-app.command("modalign.cli.quickstart:quickstart", name="quickstart")
-app.command("modalign.cli.plugins:plugins", name="plugins")
-app.command("modalign.cli.doctor:doctor", name="doctor")
+# their help stands here so that `modalign --help` imports none of them
+app.command(
+    "modalign.cli.train:train",
+    name="train",
+    help="Train a model with an objective, on preference data.",
+    help_flags=[],
+    version_flags=[],
+)
+app.command("modalign.cli.evaluate:evaluate", name="evaluate", help="Measure a model with an objective, on other data.")
+app.command("modalign.cli.generate:generate", name="generate", help="Answer prompts with a model.")
+app.command("modalign.cli.quickstart:quickstart", name="quickstart", help="Align a tiny model here, with a report.")
+app.command("modalign.cli.plugins:plugins", name="plugins", help="List what is installed and what it registers.")
+app.command("modalign.cli.doctor:doctor", name="doctor", help="Try everything, and say how to mend what is broken.")
 
 data = App(name="data", help="Look at preference data.")
-data.command("modalign.cli.data:check", name="check")
+data.command("modalign.cli.data:check", name="check", help="Report every row that cannot be used, and statistics.")
 app.command(data)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run a command; ends the process with its exit code."""
-    tokens = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in tokens
-    tokens = [token for token in tokens if token != "--debug"]
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for chatty in ("httpx", "httpcore", "fsspec", "accelerate", "matplotlib"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    _quiet_libraries()
     try:
-        code = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+        code = app(words, exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()
     except ModalignError as error:
         sys.exit(_fail(error, debug=debug))
     except CycloptsError as error:
-        sys.exit(_fail(ConfigError(str(error), fix="see `modalign --help`"), debug=debug))
+        command = " ".join(["modalign", *words[:1]]) if words[:1] and words[0] in app else "modalign"
+        sys.exit(_fail(ConfigError(str(error), fix=f"see `{command} --help`"), debug=debug))
+    except BrokenPipeError:  # the reader had enough: `modalign plugins | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(0)
     except KeyboardInterrupt:
         print("modalign: interrupted", file=sys.stderr)
         sys.exit(130)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def printable(text: str) -> str:
+    """Text without control characters that a terminal would obey: bad input is quoted, never played back."""
+    return "".join(one if one in "\n\t" or one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
 def _fail(error: ModalignError, *, debug: bool) -> int:
@@ -59,6 +74,10 @@ def _fail(error: ModalignError, *, debug: bool) -> int:
     return error.exit_code
 
 
-def printable(text: str) -> str:
-    """Text without control characters that a terminal would obey: bad input is quoted, never played back."""
-    return "".join(one if one in "\n\t" or one.isprintable() else ascii(one)[1:-1] for one in text)
+def _quiet_libraries() -> None:
+    """Our own notes are shown, other libraries' warnings only; their progress bars only where somebody watches."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("modalign").setLevel(logging.INFO)
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

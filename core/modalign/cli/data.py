@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modalign.errors import DataError
+from modalign.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -62,6 +62,14 @@ def check(
     from modalign.data import check as look
     from modalign.data import read, write_bad_rows
 
+    if max_length is not None and model is None:
+        raise ConfigError(
+            "only a model's tokens can be counted", where="--max-length", got="no --model", fix="name the model with --model"
+        )
+    if bad_rows is not None and not bad_rows.absolute().parent.is_dir():
+        raise ConfigError(
+            "the bad rows cannot be written there", where="--bad-rows", got=f"no folder {bad_rows.parent}", fix="make it"
+        )
     preparer = None
     if model is not None:
         from modalign.loading import load

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Annotated, cast
 
-from cyclopts import App, CycloptsError, Parameter
-from cyclopts.config import Dict
+from cyclopts import App, Parameter
 from pydantic import ValidationError, create_model
 
+from modalign.cli.flags import merged, nearest, parse_flags
 from modalign.cli.settings import check, explain, plain, read_yaml
 from modalign.errors import ConfigError
-from modalign.objectives.base import Objective
 from modalign.training.config import TrainConfig
-
-_SHORT = ("--model", "--data", "--eval-data", "--eval_data")  #: flags that stand for the path of what they name
 
 _HELP = """Train a model.
 
@@ -28,6 +26,8 @@ Usage: modalign train OBJECTIVE --model PATH --data PATH [OPTIONS]
 
 Objectives: {objectives}
 Every setting of one: modalign train OBJECTIVE --help"""
+
+_YAML = (".yaml", ".yml")
 
 
 def train(
@@ -42,17 +42,23 @@ def train(
     config = configure(tokens[0], tokens[1:])
     if config is None:  # --help was printed
         return 0
-    from modalign.training.run import run
+    from modalign.training.job import run
 
-    run(config)
+    result = run(config)
+    print(f"trained {result.steps} steps; the model is in {config.output_dir / 'final'}")
     return 0
 
 
-def configure(target: str, tokens: Sequence[str] = ()) -> TrainConfig | None:
-    """The resolved config of an objective's name or a config file, overridden by flags. None if they asked for help."""
+def configure(
+    target: str, tokens: Sequence[str] = (), *, edit: Callable[[dict[str, object]], None] | None = None
+) -> TrainConfig | None:
+    """The resolved config of an objective's name or a config file, overridden by flags. None if they asked for help.
+
+    edit: changes what the file says, before the flags go over it.
+    """
     document: dict[str, object] = {}
     path = Path(target)
-    if path.suffix in (".yaml", ".yml"):
+    if path.suffix in _YAML:
         read = read_yaml(path)
         document = cast(dict[str, object], plain(read))
         job = job_of(_name(document, path))
@@ -63,26 +69,24 @@ def configure(target: str, tokens: Sequence[str] = ()) -> TrainConfig | None:
             document.pop("objective")
             read.pop("objective")
         check(job, read, path)
+    elif path.exists() and not target.isidentifier():
+        raise ConfigError(
+            "neither an objective nor a config file",
+            where=target,
+            got="a folder" if path.is_dir() else f"a {path.suffix or 'nameless'} file",
+            fix=f"modalign train {path / 'config.yaml' if path.is_dir() else 'CONFIG.yaml'}",
+        )
     else:
         job = job_of(target)
-    return _parse(job, _spell(tokens), document, target)
-
-
-def resolved(config: TrainConfig) -> dict[str, object]:
-    """A config as the file that `modalign train` reads again, the objective under its registered name."""
-    found = config.model_dump(mode="json")
-    return {**found, "objective": {"name": name_of(type(config.objective)), **found["objective"]}}
-
-
-def name_of(objective: type[Objective]) -> str:
-    """The name an objective is registered under."""
-    from modalign.registry import registry
-
-    target = f"{objective.__module__}:{objective.__qualname__}"
-    for name, entry in registry.entries("objectives").items():
-        if entry.target == target or registry.objective(name) is objective:
-            return name
-    raise ConfigError(f"{objective.__name__} is registered by no plugin", fix="register it with register_objectives")
+    if edit is not None:
+        edit(document)
+    if any(token in ("--help", "-h") for token in tokens):
+        _print_help(job, target)
+        return None
+    try:
+        return job.model_validate(merged(document, parse_flags(job, tokens)))
+    except ValidationError as error:
+        raise explain(job, error) from error
 
 
 @cache
@@ -97,45 +101,35 @@ def job_of(name: str) -> type[TrainConfig]:
 def _name(document: Mapping[str, object], path: Path) -> str:
     objective = document.get("objective")
     name = objective.get("name") if isinstance(objective, Mapping) else objective
-    if not isinstance(name, str):
-        raise ConfigError(
-            "a config file names its objective", where=str(path), got=repr(objective), fix="objective: {name: dpo}"
-        )
-    return name
+    if isinstance(name, str):
+        return name
+    near = nearest("objective", [key for key in document if key not in TrainConfig.model_fields])
+    raise ConfigError(
+        "a config file names its objective",
+        where=str(path),
+        got=f"objective: {objective!r}"
+        if "objective" in document
+        else f"a setting {near!r}"
+        if near
+        else "no objective",
+        fix="write objective: {name: dpo}",
+    )
 
 
-def _spell(tokens: Sequence[str]) -> list[str]:
-    """`--model M` is short for `--model.path M`, and so for data."""
-    spelt: list[str] = []
-    for token in tokens:
-        flag, equals, value = token.partition("=")
-        spelt.append(f"{flag}.path{equals}{value}" if flag in _SHORT else token)
-    return spelt
+def _print_help(job: type[TrainConfig], target: str) -> None:
+    def settings(*, config: TrainConfig) -> None:
+        del config
 
-
-def _parse(
-    job: type[TrainConfig], tokens: Sequence[str], document: dict[str, object], target: str
-) -> TrainConfig | None:
-    found: list[TrainConfig] = []
-
-    def collect(*, config: TrainConfig) -> None:
-        found.append(config)
-
-    collect.__annotations__["config"] = Annotated[job, Parameter(name="*")]
-    collect.__doc__ = f"{(job.model_fields['objective'].annotation or job).__doc__}"
+    settings.__annotations__["config"] = Annotated[job, Parameter(name="*")]
+    about = inspect.getdoc(job.model_fields["objective"].annotation) or ""
+    settings.__doc__ = about.partition(">>>")[0].replace("``", "`")
     app = App(
         name=f"modalign train {target}",
-        config=Dict(document, source=target),
+        usage=f"Usage: modalign train {target} --model PATH --data PATH [OPTIONS]\n",
         help_format="plaintext",
+        help_flags=[],
         version_flags=[],
-        default_parameter=Parameter(negative_iterable=()),
+        default_parameter=Parameter(negative_iterable=(), name_transform=str),
     )
-    app.default(collect)
-    try:
-        app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
-    except CycloptsError as error:
-        cause = error.__cause__ or error.__context__
-        if isinstance(cause, ValidationError):
-            raise explain(job, cause) from error
-        raise ConfigError(str(error), fix=f"see `modalign train {target} --help`") from error
-    return found[0] if found else None
+    app.default(settings)
+    app.help_print([])

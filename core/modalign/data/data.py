@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import final
 
+from modalign.admission import describe_error
 from modalign.comparison import Comparison, Origin
 from modalign.config import DataConfig
 from modalign.data.opening import open_object, open_path
@@ -16,7 +17,7 @@ from modalign.data.shown import located, printable
 from modalign.data.source import Row, Rows, Source
 from modalign.data.validate import validate
 from modalign.data.vocabulary import Vocabulary, using
-from modalign.errors import DataError, ModalignError
+from modalign.errors import ConfigError, DataError, ModalignError, PluginError
 from modalign.registry import registry
 from modalign.roles import Format
 
@@ -150,7 +151,7 @@ class Data(Sequence[Comparison]):
             raise first
         formats = registry.formats()
         for known, found in formats.items():
-            if sum(found.claims(_present(row), row) for row in probes) * 2 > len(probes):
+            if sum(_claims(known, found, row) for row in probes) * 2 > len(probes):
                 return known, found
         shapes = Counter(", ".join(sorted(str(key) for key in row)) for row in probes)
         file, row = self.source.place(0)
@@ -162,6 +163,20 @@ class Data(Sequence[Comparison]):
             got=printable(shapes.most_common(1)[0][0] or "no columns"),
             fix=f"rename the columns, or say which format they are: {', '.join(formats) or 'no plugin has one'}",
         )
+
+
+def _claims(name: str, format: Format, row: Mapping[str, object]) -> bool:
+    """What a format answers; one that fails to answer is named, since another might claim the rows in its place."""
+    try:
+        return bool(format.claims(_present(row), row))
+    except ModalignError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"the format {name!r} of {registry.entries('formats')[name].owner} failed to say whether it claims a row",
+            got=describe_error(error),
+            fix="name the format of the data, or tell the plugin's authors",
+        ) from error
 
 
 def _present(row: Mapping[str, object]) -> frozenset[str]:
@@ -179,6 +194,12 @@ def read(source: object, **settings: object) -> Data:
     1
     """
     if isinstance(source, Data):
+        if settings:
+            raise ConfigError(
+                "these data have been read, and how they are read is settled",
+                got=", ".join(settings),
+                fix="give the settings where the data are read first",
+            )
         return source
     if isinstance(source, DataConfig):
         config = source.model_copy(update={}) if not settings else _config(source.path, source.model_dump() | settings)
@@ -191,8 +212,6 @@ def read(source: object, **settings: object) -> Data:
 
 def _config(path: str, settings: Mapping[str, object]) -> DataConfig:
     from pydantic import ValidationError
-
-    from modalign.errors import ConfigError
 
     try:
         return DataConfig.model_validate({**settings, "path": path})

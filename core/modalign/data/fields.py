@@ -71,6 +71,10 @@ def mapping(value: object, field: str) -> Mapping[str, object]:
     return value
 
 
+def _nothing(value: object) -> bool:
+    return value is None or (isinstance(value, list | tuple) and not value)  # an array compares element by element
+
+
 @final
 class Fields:
     """The columns of one row. A column that is null counts as absent.
@@ -152,7 +156,7 @@ class Fields:
     def rest(self, claimed: Iterable[str] = ()) -> list[str]:
         """Columns that hold something and that neither this reading nor ``claimed`` nor the metadata list knows."""
         known = self._read.union(METADATA, claimed)
-        return [name for name, value in self._row.items() if name not in known and value is not None and value != []]
+        return [name for name, value in self._row.items() if name not in known and not _nothing(value)]
 
     def done(self) -> None:
         """Raise if a column is left that nobody read: dropped silently, a model would train as if it were not there."""

@@ -17,7 +17,7 @@ SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
 
 _SPLITS = frozenset({"train", "training", "test", "validation", "valid", "val", "dev", "eval"})
 _HUB = re.compile(r"[\w.-]+/[\w.-]+")
-_SHARD = re.compile(r"[-_.]\d[\d-]*(of[-_]?\d+)?$")
+_SHARD = re.compile(r"[-_.]\d[\d-]*(of[-_]?\d+(-[0-9a-f]{16})?)?$")  # the hub's older files end with a hash
 
 
 def open_path(path: str, *, split: str | None = None, revision: str | None = None) -> Source:
@@ -69,7 +69,8 @@ def open_folder(folder: Path, split: str | None) -> Source:
     splits: dict[str, list[Path]] = {}
     for file in files:
         splits.setdefault(split_of(file), []).append(file)
-    if split is None and len(splits) > 1 and _SPLITS & splits.keys():
+    # `train_prefs` beside `test_prefs` too: nobody trains on both
+    if split is None and len(splits) > 1 and any(re.split(r"[-_.]", name)[0] in _SPLITS for name in splits):
         raise DataError(
             "the folder has more than one split", file=str(folder), got=", ".join(splits), fix="say which: split=train"
         )

@@ -1,66 +1,97 @@
-"""A whole job from its config: the model, its reward heads, the data, the trainer."""
+"""A whole job from its config: the data, the model, its reward heads, the trainer."""
 
 from __future__ import annotations
 
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import final
 
 import torch
+from torch import Tensor
 
-from modalign.config import ModelConfig
 from modalign.data import prepare, read
+from modalign.data.data import Data
+from modalign.data.prepared import Prepared
 from modalign.errors import ConfigError, ModelError
 from modalign.loading import load
 from modalign.model import Model
 from modalign.objectives.base import Objective
+from modalign.training.checks import check_model
 from modalign.training.config import TrainConfig
 from modalign.training.runfolder import RunFolder
 from modalign.training.trainer import Trainer, TrainResult
 
 
+@final
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What an evaluation found.
+
+    metrics: by name.
+    samples: they are over.
+    skipped: how many rows were left out, by reason.
+    """
+
+    metrics: Mapping[str, float]
+    samples: int
+    skipped: Counter[str]
+
+
 def run(config: TrainConfig) -> TrainResult:
     """Train what a config says."""
+    sources = [None if one is None else read(one) for one in (config.data, config.eval_data)]  # quicker than a model
     model = load(config.model)
     add_heads(model, config.objective, seed=config.seed)
-    trainer = Trainer(
-        model=model,
-        objective=config.objective,
-        data=read(config.data),
-        eval_data=None if config.eval_data is None else read(config.eval_data),
-        config=config,
-    )
-    return trainer.train()
+    check_model(model, config.objective)
+    data, eval_data = (None if one is None else _prepare(one, model, config.objective) for one in sources)
+    return Trainer(model=model, objective=config.objective, data=data, eval_data=eval_data, config=config).train()
 
 
-def evaluate(config: TrainConfig, *, trained: Path | None = None) -> tuple[dict[str, float], int]:
-    """Metrics of the objective over `config.data`, and how many samples they are over. Nothing is written.
+def evaluate(config: TrainConfig, *, trained: Path | None = None) -> Evaluation:
+    """Metrics of the objective over `config.data`. Nothing is written.
 
     trained: a run's final model, whose run started from `config.model`; else `config.model` is what is evaluated.
     """
-    source = ModelConfig(path=str(trained)) if trained is not None else config.model
-    model = load(source)
-    if (missing := [head for head in config.objective.needs.heads if head not in model.heads]) and trained is None:
+    data = read(config.data)
+    model, weights = _start(config, trained)
+    if missing := [head for head in config.objective.needs.heads if head not in model.heads]:
         raise ModelError(
-            f"{config.model.path} has no trained reward head {missing[0]!r}",
+            f"this model has no trained reward head {missing[0]!r}",
+            where=config.model.path,
             got=f"heads: {', '.join(model.heads) or 'none'}",
             fix="evaluate a run of `modalign train reward`, or its final/ folder",
         )
-    weights = None
-    if "reference" in config.objective.needs.roles and model.assembly.adapters is None:
-        if trained is None:
-            raise ConfigError(
-                "a whole model says nothing of what it was measured against",
-                where="model",
-                got=source.path,
-                fix="evaluate the run folder that trained it: its config names the reference",
-            )
-        weights, model = model.state_dict(), load(config.model)
-    samples = prepare(read(config.data), model.assembly.preparer, config.objective.needs, config.data)
+    check_model(model, config.objective)
+    samples = _prepare(data, model, config.objective)
+    settings: dict[str, object] = {"report_to": (), "push_to_hub": False, "resume_from_checkpoint": None}
+    if model.assembly.adapters is None:
+        settings["reference"] = "auto"  # of a run whose adapters were merged: its config may say they are switched off
     trainer = Trainer(
-        model=model, objective=config.objective, data=samples, eval_data=samples, config=config, quiet=True
+        model=model,
+        objective=config.objective,
+        data=samples,
+        eval_data=samples,
+        config=config.model_copy(update=settings),
+        quiet=True,
     )
-    if weights is not None:  # the reference was copied when the trainer was made
-        model.load_state_dict(weights)
-    return trainer.evaluate(), len(samples)
+    # only now: what the run was measured against was copied when the trainer was made
+    if unknown := model.load_state_dict(weights, strict=False).unexpected_keys:
+        raise ModelError(
+            "the final model is not of the model its run started from",
+            where=str(trained),
+            got=f"{len(unknown)} other weights: {', '.join(unknown[:3])}",
+            fix=f"look at model.path of the run's config: {config.model.path}",
+        )
+    found = trainer.evaluate()
+    return Evaluation(
+        metrics={name.removeprefix("eval_"): value for name, value in found.items()},
+        samples=len(samples),
+        skipped=samples.skipped,
+    )
 
 
 def final_model(folder: Path) -> Path:
@@ -70,7 +101,8 @@ def final_model(folder: Path) -> Path:
         raise ConfigError(
             "this run has no final model yet",
             where=str(folder),
-            fix=f"finish it: modalign train {RunFolder(folder).config} --resume-from-checkpoint auto",
+            got="no folder final/",
+            fix=f"finish it: modalign train {RunFolder(folder).config} --resume_from_checkpoint auto",
         )
     return found
 
@@ -91,3 +123,48 @@ def add_heads(model: Model, objective: Objective, *, seed: int) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model.heads[name] = registry.head("linear")(model.backbone.width, dimensions=(name,))
+
+
+def _start(config: TrainConfig, trained: Path | None) -> tuple[Model, dict[str, Tensor]]:
+    """A model, and the weights it gets once its reference was taken: the reference of a run is where it started."""
+    compared = "reference" in config.objective.needs.roles
+    if trained is None:
+        model = load(config.model)
+        if compared and model.assembly.adapters is None:
+            raise ConfigError(
+                "a whole model says nothing of what it was measured against",
+                where="model.path",
+                got=config.model.path,
+                fix="evaluate the run folder that trained it, whose config names where it started",
+            )
+        return model, {}
+    # loaded as the model it started from was, but that its adapters are its own
+    finished = load(config.model.model_copy(update={"path": str(trained), "adapter": None}))
+    if not compared:
+        return finished, {}
+    adapted = finished.assembly.adapters is not None
+    weights: dict[str, Tensor] = {**(finished.trainable() if adapted else finished.state_dict())}
+    del finished
+    return load(config.model if adapted else config.model.model_copy(update={"adapter": None})), weights
+
+
+def _prepare(data: Data, model: Model, objective: Objective) -> Prepared:
+    with _counting(len(data), f"reading {Path(data.name).name}") as progress:
+        return prepare(data, model.assembly.preparer, objective.needs, data.config, progress)
+
+
+@contextmanager
+def _counting(total: int, what: str) -> Iterator[Callable[[int], None] | None]:
+    """A bar on the terminal of the first process; None where there is no terminal."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    screen = Console(stderr=True)
+    if not screen.is_terminal or os.environ.get("RANK", "0") != "0":
+        yield None
+        return
+    columns = (TextColumn(escape(what)), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=screen, transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.update(task, completed=done)

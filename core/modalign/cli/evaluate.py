@@ -1,0 +1,86 @@
+"""`modalign evaluate RUN --data D`, or `modalign evaluate OBJECTIVE --model M --data D`."""
+
+from __future__ import annotations
+
+import json as encoder
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from modalign.cli.train import configure
+from modalign.errors import ConfigError
+from modalign.intervals import wilson
+
+_SHARES = ("accuracy", "accuracies")  #: metrics that are shares of the samples
+
+
+def evaluate(
+    target: str,
+    /,
+    *tokens: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    json: bool = False,
+) -> int:
+    """Measure a model with an objective, on preference data: loss, rewards, accuracy with its 95 % interval.
+
+    modalign evaluate runs/dpo --data test.jsonl
+
+    Parameters
+    ----------
+    target
+        A run folder (its objective and its final model are used), an objective's name, or a config file.
+    tokens
+        Settings, as `modalign train` takes them: --model PATH, --data PATH, --objective.beta 0.2. Of a run's own data
+        settings none are taken but those of its eval_data, where no --data is given.
+    json
+        Print JSON instead of a table.
+    """
+    from modalign.training.job import evaluate as measure
+    from modalign.training.job import final_model
+
+    folder = Path(target)
+    is_run = (folder / "config.yaml").is_file()
+    if folder.is_dir() and not is_run and not target.isidentifier():
+        raise ConfigError(
+            "this folder is no run",
+            where=target,
+            got="no config.yaml",
+            fix=f"name the run's own folder; of a model: modalign evaluate OBJECTIVE --model {target} --data PATH",
+        )
+    given = any(token.partition("=")[0] in ("--data", "--data.path") for token in tokens)
+
+    def other_data(document: dict[str, object]) -> None:
+        """What limits or cuts training data must not quietly do so to the data of a test."""
+        document.pop("data", None)
+        held_out = document.pop("eval_data", None)
+        if held_out is not None and not given:
+            document["data"] = held_out
+
+    config = configure(str(folder / "config.yaml") if is_run else target, tokens, edit=other_data)
+    if config is None:
+        return 0
+    trained = final_model(folder) if is_run else None
+    found = measure(config, trained=trained)
+    intervals = {
+        name: wilson(value, found.samples)
+        for name, value in found.metrics.items()
+        if name.rpartition("/")[2] in _SHARES
+    }
+    if json:
+        said = {
+            "model": str(trained or config.model.path),
+            "data": config.data.path,
+            "samples": found.samples,
+            "skipped": dict(found.skipped),
+            "metrics": dict(found.metrics),
+            "intervals_95": intervals,
+        }
+        print(encoder.dumps(said, indent=2))
+        return 0
+    skipped = "".join(f", {count} skipped: {reason}" for reason, count in found.skipped.items())
+    print(f"{trained or config.model.path} on {found.samples} samples of {config.data.path}{skipped}")
+    for name, value in found.metrics.items():
+        low, high = intervals.get(name, (None, None))
+        tail = "" if low is None else f"  95 % interval {low:.3f} to {high:.3f}"
+        print(f"  {name:20} {value:10.4f}{tail}")
+    return 0

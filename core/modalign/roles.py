@@ -312,6 +312,10 @@ class Depiction(ABC):
     def read(self, part: Part) -> Concept | None:
         """The concept a part shows, its other attributes unset; None where it is unreadable, never a guess."""
 
+    def student(self, folder: Path, *, seed: int = 0) -> Path | None:
+        """Write a tiny untrained model of this modality, for `modalign quickstart`; None where there is none yet."""
+        return None
+
 
 class Check(ABC):
     """One thing `modalign doctor` tries."""

@@ -199,3 +199,13 @@ def test_what_is_saved_is_what_trains(tmp_path: Path) -> None:
     found.save(tmp_path)
     saved = load_file(tmp_path / "adapter_model.safetensors")
     assert sum(value.numel() for value in saved.values()) == sum(value.numel() for value in found.parameters())
+
+
+def test_making_models_and_adapters_seeds_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    def seeded(seed: int) -> None:
+        pytest.fail("the GPU's random state was the caller's")
+
+    monkeypatch.setattr("torch.cuda.manual_seed_all", seeded)
+    before = torch.get_rng_state()
+    adapters.attach(tiny_causal_lm(), AdapterConfig(r=2))
+    assert torch.get_rng_state().equal(before)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizer, PreTrainedTokenizerFast
 
 from modalign.comparison import Comparison
@@ -112,8 +113,6 @@ def byte_level(
     inner.decoder = decoders.ByteLevel()
     inner.add_special_tokens([AddedToken(token, special=True, rstrip=swallow) for token in SPECIAL])
     if bos:
-        from tokenizers.processors import TemplateProcessing
-
         number = inner.token_to_id("<s>")
         inner.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", number)])
     tokenizer = PreTrainedTokenizerFast(
@@ -354,6 +353,18 @@ def test_plain_text_continues_after_the_first_token_and_ends_with_the_last() -> 
     assert tuple(preparer.prompt_ids([say(RAW, "2+2=")])) == found.tokens[: found.prompt]
 
 
+def test_an_end_of_text_that_the_tokenizer_adds_does_not_end_the_prompt() -> None:
+    fast, slow = byte_level(), Closing()
+    start, end = ((token, fast.convert_tokens_to_ids(token)) for token in ("<s>", "</s>"))
+    fast.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A </s>", special_tokens=[start, end])
+    for tokenizer in (fast, slow):
+        preparer = ChatPreparer(tokenizer)
+        found = one(preparer, [say(RAW, "2+2=")], say(RAW, "4"))
+        assert tuple(preparer.prompt_ids([say(RAW, "2+2=")])) == found.tokens[: found.prompt]
+        assert found.tokens[-1] == tokenizer.eos_token_id
+        assert found.tokens[-2] != tokenizer.eos_token_id
+
+
 def test_plain_text_without_special_tokens_has_none() -> None:
     preparer = ChatPreparer(byte_level(bos=False, eos=None))
     found = one(preparer, [say(RAW, "2+2=")], say(RAW, "4"))
@@ -454,6 +465,13 @@ class Letters(PreTrainedTokenizer):
 
     def _convert_id_to_token(self, index: int) -> str:
         return chr(index)
+
+
+class Closing(Letters):
+    """A slow tokenizer that ends every sequence."""
+
+    def build_inputs_with_special_tokens(self, token_ids_0: list[int], *_: object) -> list[int]:
+        return [*token_ids_0, int(self.eos_token_id)]
 
 
 def test_a_tokenizer_without_offsets_gives_the_same_masks() -> None:

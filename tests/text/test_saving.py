@@ -142,6 +142,27 @@ def test_an_adapter_whose_base_is_gone_says_so(tmp_path: Path) -> None:
         load(tmp_path / "saved")
 
 
+@pytest.mark.parametrize(
+    ("said", "settings", "says"),
+    [
+        ({"_attn_implementation_internal": "owner/kernel"}, {}, "_attn_implementation_internal"),
+        ({"auto_map": {"AutoModelForCausalLM": "modeling.M"}}, {}, "code of its own"),
+        ({}, {"trust_remote_code": True}, "one commit only"),
+    ],
+)
+def test_an_id_that_an_adapter_names_is_judged_like_one_that_the_user_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: dict[str, object], settings: dict[str, object], says: str
+) -> None:
+    load(tiny_model(tmp_path / "base"), adapter=AdapterConfig(r=2)).save(tmp_path / "saved")
+    file = tmp_path / "saved" / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": "owner/name"}))
+    monkeypatch.setattr(
+        "transformers.PretrainedConfig.get_config_dict", lambda *_, **__: ({"model_type": "llama"} | said, {})
+    )
+    with pytest.raises((ConfigError, ModelError), match=says):
+        load(tmp_path / "saved", **settings)
+
+
 def test_an_adapter_takes_no_second_one(tmp_path: Path) -> None:
     load(tiny_model(tmp_path / "base"), adapter=AdapterConfig(r=2)).save(tmp_path / "saved")
     with pytest.raises(ConfigError, match="already has adapters"):

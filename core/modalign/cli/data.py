@@ -64,11 +64,17 @@ def check(
 
     if max_length is not None and model is None:
         raise ConfigError(
-            "only a model's tokens can be counted", where="--max-length", got="no --model", fix="name the model with --model"
+            "only a model's tokens can be counted",
+            where="--max-length",
+            got="no --model",
+            fix="name the model with --model",
         )
     if bad_rows is not None and not bad_rows.absolute().parent.is_dir():
         raise ConfigError(
-            "the bad rows cannot be written there", where="--bad-rows", got=f"no folder {bad_rows.parent}", fix="make it"
+            "the bad rows cannot be written there",
+            where="--bad-rows",
+            got=f"no folder {bad_rows.parent}",
+            fix="make it",
         )
     preparer = None
     if model is not None:

@@ -73,9 +73,10 @@ def _table(found: Demonstration) -> str:
 def _next(folder: Path) -> str:
     return (
         "Try next:\n"
-        f"  modalign train dpo --model {folder / 'before' / 'final'} --data YOUR_PAIRS.jsonl   train on your own data\n"
-        "  modalign data check YOUR_PAIRS.jsonl                 find every bad row before you train\n"
-        "  modalign plugins                                     see what is installed, and what could be"
+        "  train on your own data          "
+        f"modalign train dpo --model {folder / 'before' / 'final'} --data YOUR_PAIRS.jsonl\n"
+        "  find bad rows before you train  modalign data check YOUR_PAIRS.jsonl\n"
+        "  see what is installed           modalign plugins"
     )
 
 

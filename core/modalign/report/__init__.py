@@ -1,1 +1,7 @@
-"""See the README of this folder or its modules."""
+"""Reports: one self-contained HTML file from a run folder or a demonstration."""
+
+from modalign.report.demonstration import of_demonstration
+from modalign.report.page import Page, render, write
+from modalign.report.runs import of_run
+
+__all__ = ["Page", "of_demonstration", "of_run", "render", "write"]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from functools import lru_cache
 from itertools import product
 from random import Random
 from types import MappingProxyType
-from typing import final
+from typing import TypedDict, cast, final
 
 Value = str | int | bool
 
@@ -27,6 +29,17 @@ VALUES: Mapping[str, tuple[Value, ...]] = MappingProxyType(
 )
 
 HELD_OUT = 0.25  #: share of all concepts that no training split contains
+
+
+class _Said(TypedDict, total=False):
+    count: int
+    shape: str
+    colour: str
+    side: str
+    motion: str
+    pitch: str
+    time: str
+    harmless: bool
 
 
 @final
@@ -76,20 +89,26 @@ class Concept:
         """A name that equal concepts share: `count=2 colour=red`."""
         return " ".join(f"{name}={value}" for name, value in self.said.items())
 
-    @property
-    def held_out(self) -> bool:
-        """Whether this concept is kept for testing: a fixed quarter of them, whatever the seed."""
-        hashed = hashlib.blake2b(self.key.encode(), digest_size=4).digest()
-        return int.from_bytes(hashed, "big") < HELD_OUT * 2**32
+    @classmethod
+    def of(cls, said: Mapping[str, Value]) -> Concept:
+        """The concept that says these attributes.
+
+        >>> Concept.of({"count": 2}).count
+        2
+        """
+        if unknown := [name for name in said if name not in VALUES]:
+            msg = f"a concept has no attribute {unknown[0]!r}; it has {', '.join(VALUES)}"
+            raise ValueError(msg)
+        return cls(**cast(_Said, dict(said)))
 
     def only(self, names: Collection[str]) -> Concept:
         """This concept without the attributes that are not named."""
-        return Concept(**{name: value for name, value in self.said.items() if name in names})
+        return Concept.of({name: value for name, value in self.said.items() if name in names})
 
     def violate(self, name: str, random: Random) -> Concept:
         """The same concept with another value of one attribute that is set."""
         others = [value for value in VALUES[name] if value != self.said[name]]
-        return replace(self, **{name: random.choice(others)})
+        return Concept.of({**self.said, name: random.choice(others)})
 
     def merge(self, other: Concept) -> Concept | None:
         """What two parts say together; None where they contradict each other.
@@ -100,7 +119,7 @@ class Concept:
         ours, theirs = self.said, other.said
         if any(ours[name] != theirs[name] for name in ours.keys() & theirs.keys()):
             return None
-        return Concept(**{**ours, **theirs})
+        return Concept.of({**ours, **theirs})
 
 
 def concepts(names: Collection[str]) -> Iterator[Concept]:
@@ -111,15 +130,22 @@ def concepts(names: Collection[str]) -> Iterator[Concept]:
     """
     chosen = [name for name in VALUES if name in names]
     for values in product(*(VALUES[name] for name in chosen)):
-        yield Concept(**dict(zip(chosen, values, strict=True)))
+        yield Concept.of(dict(zip(chosen, values, strict=True)))
 
 
-def sample(names: Collection[str], random: Random, *, held_out: bool = False) -> Concept:
-    """One concept that says exactly these attributes, from the training part or the held-out part, uniformly."""
-    while True:
-        found = Concept(**{name: random.choice(values) for name, values in VALUES.items() if name in names})
-        if found.held_out == held_out:
-            return found
+@lru_cache(maxsize=32)
+def split(names: frozenset[str]) -> tuple[tuple[Concept, ...], tuple[Concept, ...]]:
+    """Concepts that say exactly these attributes: those to train on, and those held out for testing.
+
+    A fixed quarter is held out, whatever the seed: those whose keys hash lowest.
+
+    >>> [len(part) for part in split(frozenset({"count", "side"}))]
+    [4, 2]
+    """
+    ranked = sorted(concepts(names), key=lambda concept: hashlib.blake2b(concept.key.encode()).digest())
+    test = math.ceil(HELD_OUT * len(ranked)) if len(ranked) > 1 else 0
+    held_out = frozenset(ranked[:test])
+    return tuple(one for one in concepts(names) if one not in held_out), tuple(ranked[:test])
 
 
 def match(asked: Concept, shown: Concept | None) -> dict[str, bool]:

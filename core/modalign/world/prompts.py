@@ -51,4 +51,4 @@ def asked(request: str) -> Concept | None:
         if (name, word) not in _WORDS or name in values:
             return None
         values[name] = _WORDS[name, word]
-    return Concept(**values)
+    return Concept.of(values)

@@ -118,6 +118,10 @@ def resolve(config: ModelConfig) -> Source:
                 got=f"no folder {base}",
                 fix="write the folder or id of its model in base_model_name_or_path",
             )
+        else:  # an adapter from anywhere may name any model: it is judged like one that the user names
+            named = config.model_copy(update={"path": base})
+            _check_id(named)
+            _scan(base, _remote(named), trust=config.trust_remote_code)
         return Source(base=base, folder=folder, adapter=True)
     _check_folder(folder, trust=config.trust_remote_code)
     return Source(base=str(folder), folder=folder, adapter=False)

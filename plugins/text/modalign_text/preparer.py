@@ -83,8 +83,9 @@ class ChatPreparer(Preparer):
         self._check(messages, "prompt")
         _uniform(messages)
         if messages[0].role == RAW:
-            tokens = self._tokens.read(_words(messages), whole=True)
-            return list(tokens.ids[: tokens.covering(len(_words(messages)))])  # no end of text behind a prompt
+            ids = self._tokens.read(_words(messages), whole=True).ids
+            # what the tokenizer puts behind a sequence would end the text before the response; words never spell it
+            return list(ids[:-1] if ids[-1:] == (self._tokens.end,) else ids)
         conversation = Conversation(self._template, messages)
         text = conversation.text(messages, cue=True)
         if text == conversation.text(messages):  # the template knows no generation prompt: take its answer's header

@@ -62,7 +62,7 @@ def save_student(folder: Path, *, seed: int = 0) -> Path:
         pad_token_id=vocabulary[_PAD],
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU too
         model = LlamaForCausalLM(config)
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
@@ -72,12 +72,12 @@ def save_student(folder: Path, *, seed: int = 0) -> Path:
 
 def _vocabulary() -> list[str]:
     """Every word of the world's requests and sentences with the space before it, and the punctuation."""
-    one_each = [Concept(**{name: value}) for name, values in VALUES.items() for value in values]
-    pairs = [Concept(count=count, shape=shape) for count in VALUES["count"] for shape in VALUES["shape"]]
+    one_each = [Concept.of({name: value}) for name, values in VALUES.items() for value in values]
+    pairs = [Concept.of({"count": count, "shape": shape}) for count in VALUES["count"] for shape in VALUES["shape"]]
     texts = chain.from_iterable((ask(concept), sentence(concept)) for concept in (*one_each, *pairs, _FULL))
     found = dict.fromkeys(_SPACE + word for text in texts for word in re.sub(r"[.,:]", " ", text).split())
     return [*found, ".", ",", ":"]
 
 
 _EVERYTHING: dict[str, Value] = {name: values[0] for name, values in VALUES.items()}
-_FULL = Concept(**_EVERYTHING)
+_FULL = Concept.of(_EVERYTHING)

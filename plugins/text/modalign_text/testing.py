@@ -105,7 +105,7 @@ def tiny_causal_lm(family: str = "llama", *, seed: int = 0, scale: float = 1.0, 
     }
     config = AutoConfig.for_model(family, **(sizes | dict(_SIZES) | dict(FAMILIES[family]) | settings))
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU too
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -84,7 +84,7 @@ def read_sentence(text: str) -> Concept | None:
         if found is None or said.keys() & found.keys():
             return None
         said |= found
-    return Concept(**said)
+    return Concept.of(said)
 
 
 def _read_clause(clause: str) -> dict[str, Value] | None:

@@ -1,0 +1,145 @@
+"""The report of `modalign quickstart`: what the oracle says before and after, beside the control."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from modalign.content import Message, Part, Response
+from modalign.registry import registry
+from modalign.report.page import Answer, Bar, Case, Cell, Page, Row
+from modalign.report.runs import chart
+from modalign.world.demonstration import Demonstration, Stage
+from modalign.world.measure import Rate, Verdict, judge
+
+CASES = 6  #: held-out prompts whose responses are shown side by side
+
+#: By stage: its label, the CSS class that colours it, and what it is.
+_STAGES: Mapping[str, tuple[str, str, str]] = {
+    "before": ("Before", "start", "after SFT on examples with mistakes"),
+    "dpo": ("DPO", "dpo", "the contrast of chosen and rejected"),
+    "control": ("Control", "control", "SFT on the same chosen responses"),
+}
+
+
+def of_demonstration(found: Demonstration) -> Page:
+    """The page of a demonstration."""
+    loss, margin = found.dpo.folder, "rewards/margins"
+    charts = (
+        chart("Teaching: SFT loss", "per token, by step", [("SFT", "start", found.before.folder, "loss")]),
+        chart(
+            "Aligning: DPO loss",
+            "dashed: log 2, where policy and reference agree",
+            [("DPO", "dpo", loss, "loss")],
+            level=0.6931,
+        ),
+        chart(
+            "DPO reward margin",
+            "chosen minus rejected, beta times the log-ratios",
+            [("DPO", "dpo", loss, margin)],
+            level=0.0,
+        ),
+        chart(
+            "Log-likelihood of the pair",
+            "what counts is the gap",
+            [("chosen", "dpo", loss, "logps/chosen"), ("rejected", "control", loss, "logps/rejected")],
+        ),
+    )
+    return Page(
+        title="A tiny model, aligned where the truth is known",
+        lead=found.verdict,
+        good=found.won,
+        facts=(
+            ("Parameters", f"{found.parameters:,}"),
+            (
+                "SFT, DPO and control steps",
+                f"{found.config.sft_steps} + {found.config.dpo_steps} + {found.config.dpo_steps}",
+            ),
+            ("Held-out prompts", f"{len(found.prompts)}"),
+            ("Seed", f"{found.config.seed}"),
+            ("Time", f"{found.seconds:.0f} s"),
+        ),
+        bars_title="Responses with everything right",
+        bars_note="The oracle reads each response to a prompt the model never trained on. All attributes must be as "
+        "asked; an unreadable response is wrong. Lines are 95 % intervals.",
+        bars=tuple(_bar(stage) for stage in found.stages),
+        columns=tuple(_STAGES[stage.name][:2] for stage in found.stages),
+        rows=_rows(found),
+        charts=tuple(one for one in charts if one is not None),
+        examples_note="Preference pairs that share a defect: the chosen response is wrong too. Imitating it teaches "
+        "the mistake; only the difference between the two says which way is better.",
+        examples=tuple(
+            Case(
+                prompt=_show_all(pair.prompt),
+                answers=(
+                    _answer("chosen", "chosen", pair.prompt, pair.chosen),
+                    _answer("rejected", "rejected", pair.prompt, pair.rejected),
+                ),
+            )
+            for pair in found.examples[:2]
+        ),
+        cases=tuple(_case(found, number) for number in range(min(CASES, len(found.prompts)))),
+        settings=(("This run", tuple((name, str(value)) for name, value in found.config)),),
+    )
+
+
+def _bar(stage: Stage) -> Bar:
+    label, role, note = _STAGES[stage.name]
+    rate = stage.measure.accuracy
+    return Bar(label=label, note=note, role=role, value=rate.value, low=rate.low, high=rate.high)
+
+
+def _rows(found: Demonstration) -> tuple[Row, ...]:
+    rows = [
+        Row(name=name, cells=_cells([stage.measure.attributes[name] for stage in found.stages]))
+        for name in found.before.measure.attributes
+    ]
+    unreadable = [stage.measure.unreadable for stage in found.stages]
+    return (*rows, Row(name="unreadable", cells=_cells(unreadable, more_is_better=False)))
+
+
+def _cells(rates: list[Rate], *, more_is_better: bool = True) -> tuple[Cell, ...]:
+    first = rates[0]
+
+    def better(rate: Rate) -> bool | None:
+        if rate.low > first.high:
+            return more_is_better
+        return not more_is_better if rate.high < first.low else None
+
+    return tuple(Cell(value=rate.value, low=rate.low, high=rate.high, better=better(rate)) for rate in rates)
+
+
+def _case(found: Demonstration, number: int) -> Case:
+    prompt = found.prompts[number].prompt
+    return Case(
+        prompt=_show_all(prompt),
+        answers=tuple(_answer(*_STAGES[stage.name][:2], prompt, stage.responses[number]) for stage in found.stages),
+    )
+
+
+def _answer(label: str, role: str, prompt: tuple[Message, ...], response: Response) -> Answer:
+    verdict = judge(prompt, response, registry.depictions())
+    return Answer(
+        label=label,
+        role=role,
+        html="".join(_show(part) for part in response.parts()),
+        marks=() if verdict is None or verdict.shown is None else tuple(verdict.right.items()),
+        summary=_summary(verdict),
+        right=None if verdict is None else verdict.accurate,
+    )
+
+
+def _summary(verdict: Verdict | None) -> str:
+    if verdict is None:
+        return ""
+    if verdict.shown is None:
+        return "unreadable"
+    wrong = sum(not right for right in verdict.right.values())
+    return f"{wrong} wrong" if wrong else "all right"
+
+
+def _show_all(messages: tuple[Message, ...]) -> str:
+    return "".join(_show(part) for message in messages for part in message.parts)
+
+
+def _show(part: Part) -> str:
+    return registry.modality(part.modality).show(part)

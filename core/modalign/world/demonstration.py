@@ -1,0 +1,243 @@
+"""A demonstration that preferences align a model: teach a tiny one by SFT, align it by DPO, ask the oracle.
+
+The preference pairs share a defect: the chosen response is wrong too, the rejected one is wrong in the same way and in
+one more. Imitating the chosen, the control, makes the model worse; only the contrast between the two helps.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+import torch
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
+
+from modalign.comparison import Comparison
+from modalign.config import Config
+from modalign.content import Response
+from modalign.data import read
+from modalign.errors import ConfigError, ModelError
+from modalign.loading import load
+from modalign.model import Model
+from modalign.objectives.base import Objective
+from modalign.objectives.dpo import DPO
+from modalign.objectives.sft import SFT
+from modalign.registry import registry
+from modalign.training import Trainer
+from modalign.world.measure import Measure, Verdict, judge, measure
+from modalign.world.source import words_modality
+
+Say = Callable[[str], None]
+
+
+@final
+class DemonstrationConfig(Config):
+    """Settings of a demonstration; the defaults were measured, see docs/quickstart.md."""
+
+    seed: NonNegativeInt = 0
+    """Of the model, the data, the training and the sampling."""
+
+    sft_steps: PositiveInt = 300
+    """Steps of teaching."""
+
+    sft_learning_rate: PositiveFloat = 3e-3
+    """Of teaching: the model starts from nothing."""
+
+    sft_rows: PositiveInt = 4096
+    """Examples to learn from, 45 % of them with one mistake."""
+
+    dpo_steps: PositiveInt = 80
+    """Steps of aligning, and of the control."""
+
+    learning_rate: PositiveFloat = 1.5e-4
+    """Of aligning, and of the control."""
+
+    beta: PositiveFloat = 1.0
+    """Of DPO."""
+
+    pairs: PositiveInt = 1280
+    """Preference pairs that share a defect."""
+
+    batch_size: PositiveInt = 32
+    """Comparisons per step."""
+
+    samples: PositiveInt = Field(default=288)
+    """Held-out prompts the oracle judges responses to."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One model of the demonstration, as the oracle found it.
+
+    name: what it is called: `before`, `dpo`, `control`.
+    folder: its run folder.
+    responses: to the held-out prompts, sampled at temperature 1.
+    measure: what the oracle says of them.
+    seconds: that training and measuring took.
+    """
+
+    name: str
+    folder: Path
+    responses: tuple[Response, ...]
+    measure: Measure
+    seconds: float
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Demonstration:
+    """What came of it.
+
+    config: the settings.
+    prompts: the held-out prompts.
+    examples: a few of the preference pairs the model was shown.
+    before, dpo, control: after SFT; after DPO on the pairs; after SFT on the chosen responses of the same pairs. The
+        last two both start from the first.
+    parameters: of the model.
+    """
+
+    config: DemonstrationConfig
+    prompts: tuple[Comparison, ...]
+    examples: tuple[Comparison, ...]
+    before: Stage
+    dpo: Stage
+    control: Stage
+    parameters: int
+
+    @property
+    def stages(self) -> tuple[Stage, Stage, Stage]:
+        """All three, in order."""
+        return self.before, self.dpo, self.control
+
+    @property
+    def seconds(self) -> float:
+        """Of everything."""
+        return sum(stage.seconds for stage in self.stages)
+
+    @property
+    def won(self) -> bool:
+        """Whether DPO is better than the start and than the control, beyond their 95 % intervals."""
+        least = self.dpo.measure.accuracy.low
+        return least > self.before.measure.accuracy.high and least > self.control.measure.accuracy.high
+
+    @property
+    def verdict(self) -> str:
+        """One honest sentence on what was found."""
+        before, dpo, control = (f"{100 * stage.measure.accuracy.value:.0f} %" for stage in self.stages)
+        numbers = f"DPO {dpo}, before {before}, imitation of the same chosen responses {control}"
+        if self.won:
+            return f"The contrast helped, imitation did not: {numbers}."
+        if self.dpo.measure.accuracy.value > max(
+            self.before.measure.accuracy.value, self.control.measure.accuracy.value
+        ):
+            return f"DPO is ahead, but within the 95 % intervals, so this run does not show that it helped: {numbers}."
+        return f"DPO did NOT beat both the start and the control in this run: {numbers}."
+
+
+def settings(**stated: object) -> DemonstrationConfig:
+    """Settings by name, or a `ConfigError` that names the one that is wrong."""
+    try:
+        return DemonstrationConfig.model_validate(stated)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(
+            first["msg"], where=".".join(str(part) for part in first["loc"]), got=repr(first["input"]), fix="correct it"
+        ) from error
+
+
+def demonstrate(folder: Path, config: DemonstrationConfig, *, say: Say, quiet: bool = False) -> Demonstration:
+    """Run it: three training runs in ``folder``, and what the oracle says after each.
+
+    folder: new or empty.
+    say: told what happens next.
+    quiet: no progress of the training.
+    """
+    seed = str(config.seed)
+    with _one_thread():
+        clock = time.perf_counter()
+        say("1/3  teach: a tiny model learns the oracle world from examples, 45 % of them with a mistake (SFT)")
+        student = _student(folder / "student", config.seed)
+        rows = min(config.sft_rows, config.sft_steps * config.batch_size)  # none that no step would see
+        taught = read("oracle", split="sft", limit=rows, revision=seed)
+        rows = min(config.pairs, config.dpo_steps * config.batch_size)
+        pairs = read("oracle", split="shared-defect", limit=rows, revision=seed)
+        prompts = tuple(read("oracle", split="prompts-test", limit=config.samples, revision=seed))
+
+        def stage(name: str, model: Model, run: Path) -> Stage:
+            nonlocal clock
+            responses = model.generate(
+                [one.prompt for one in prompts], temperature=1.0, max_new_tokens=40, batch_size=96, seed=config.seed
+            )
+            found = measure(_verdicts(prompts, responses))
+            seconds, clock = time.perf_counter() - clock, time.perf_counter()
+            say(f"     {name}: accuracy {found.accuracy}, unreadable {found.unreadable.value:.3f}  ({seconds:.0f} s)")
+            return Stage(name=name, folder=run, responses=tuple(responses), measure=found, seconds=seconds)
+
+        def train(
+            name: str, start: Path, objective: Objective, data: Sequence[Comparison], *, steps: int, rate: float
+        ) -> Stage:
+            model = load(str(start))
+            result = Trainer(
+                model=model,
+                objective=objective,
+                data=data,
+                output_dir=folder / name,
+                max_steps=steps,
+                learning_rate=rate,
+                per_device_train_batch_size=config.batch_size,
+                warmup_steps=10,
+                logging_steps=5,
+                seed=config.seed,
+                quiet=quiet,
+            ).train()
+            return stage(name, model, result.folder)
+
+        before = train("before", student, SFT(), taught, steps=config.sft_steps, rate=config.sft_learning_rate)
+        start = before.folder / "final"
+        say("2/3  align: pairs that share a defect; chosen wrong once, rejected the same and once more (DPO)")
+        dpo = train("dpo", start, DPO(beta=config.beta), pairs, steps=config.dpo_steps, rate=config.learning_rate)
+        say("3/3  control: imitate the chosen responses of the same pairs instead (SFT)")
+        control = train("control", start, SFT(), pairs, steps=config.dpo_steps, rate=config.learning_rate)
+    return Demonstration(
+        config=config,
+        prompts=prompts,
+        examples=tuple(pairs[number] for number in range(min(3, len(pairs)))),
+        before=before,
+        dpo=dpo,
+        control=control,
+        parameters=sum(value.numel() for value in load(str(student)).parameters()),
+    )
+
+
+def _student(folder: Path, seed: int) -> Path:
+    words = words_modality()
+    found = registry.depiction(words).student(folder, seed=seed)
+    if found is None:
+        raise ModelError(
+            f"no tiny model of modality {words!r}",
+            got="its depiction of the oracle world offers none",
+            fix="give the depiction a `student`, or install modalign[all]",
+        )
+    return found
+
+
+def _verdicts(prompts: Sequence[Comparison], responses: Sequence[Response]) -> list[Verdict]:
+    depictions = registry.depictions()
+    found = [judge(one.prompt, response, depictions) for one, response in zip(prompts, responses, strict=True)]
+    return [verdict for verdict in found if verdict is not None]
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One thread for tensor work within the block: for kernels this small a second one costs more than it gives."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

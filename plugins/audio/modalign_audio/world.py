@@ -1,0 +1,126 @@
+"""The oracle world in tones: one to three beeps, low or high, in the first or the second half of one second.
+
+Given the concept the layout is fixed; only the start, by up to 20 ms, and the phase are free.
+
+c channels, n samples, t frames.
+"""
+
+from __future__ import annotations
+
+import math
+from random import Random
+from typing import ClassVar, cast, final
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from modalign.content import Part
+from modalign.roles import Depiction
+from modalign.world.concept import VALUES, Concept
+
+RATE = 4000  #: samples per second
+SAMPLES = 4000
+FREQUENCIES = {"low": 320.0, "high": 640.0}  #: hertz; both fit a whole number of times into a frame
+AMPLITUDE = 0.5
+
+_FRAME = 50  #: samples: 12.5 ms
+_BEEP, _GAP, _FADE = 320, 240, 20  #: samples
+_STARTS = {"early": 160, "late": 2160}
+_JITTER = 80
+_FLOOR = 0.2  #: least amplitude of a beep
+_PURITY = 0.7  #: least share of a beep's energy at its frequency
+_SHORTEST, _LONGEST = 4, 12  #: frames of a beep
+
+
+@final
+class AudioDepiction(Depiction):
+    """Beeps, ``1 4000`` of float32: one second at 4 kHz.
+
+    What a concept leaves open is chosen by the seed. Reads exactly what it depicts, after 16-bit rounding, and with
+    Gaussian noise of standard deviation 0.1 added (a beep's amplitude is 0.5); silence, noise, and beeps of both
+    pitches or in both halves are unreadable.
+
+    >>> tone = AudioDepiction()
+    >>> concept = Concept(count=2, pitch="high", time="late")
+    >>> tone.read(tone.depict(concept)) == concept
+    True
+    """
+
+    modality: ClassVar[str] = "audio"
+    attributes: ClassVar[frozenset[str]] = frozenset({"count", "pitch", "time"})
+
+    def depict(self, concept: Concept, *, seed: int = 0) -> Part:
+        random = Random(f"audio/{seed}")
+        free = {name: random.choice(VALUES[name]) for name in sorted(self.attributes)}
+        whole = Concept.of({**free, **concept.only(self.attributes).said})
+        start = _STARTS[cast(str, whole.time)] + random.randint(0, _JITTER)
+        beep = _beep(FREQUENCIES[cast(str, whole.pitch)], random.uniform(0, 2 * math.pi))
+        sound = torch.zeros(SAMPLES)
+        for number in range(cast(int, whole.count)):
+            at = start + number * (_BEEP + _GAP)
+            sound[at : at + _BEEP] = beep
+        return Part(modality=self.modality, value=sound[None])
+
+    def read(self, part: Part) -> Concept | None:
+        sound = part.value
+        if not isinstance(sound, Tensor) or sound.shape != (1, SAMPLES) or not sound.is_floating_point():
+            return None
+        if not sound.isfinite().all():
+            return None
+        frames = rearrange(sound.detach().double().cpu(), "1 (t n) -> t n", n=_FRAME)
+        amplitudes = _amplitudes(frames)  # t 2
+        loudness = _smooth(amplitudes.square().sum(-1).sqrt())  # t
+        loudest = loudness.topk(6).values.mean().item()
+        if loudest < _FLOOR:
+            return None
+        beeps = _runs(loudness > 0.5 * loudest)
+        if not 1 <= len(beeps) <= 3 or any(not _SHORTEST <= stop - start <= _LONGEST for start, stop in beeps):
+            return None
+        read = {_read_beep(frames[start:stop], amplitudes[start:stop], start) for start, stop in beeps}
+        only = read.pop()
+        if read or only is None:
+            return None
+        pitch, time = only
+        return Concept(count=len(beeps), pitch=pitch, time=time)
+
+
+def _beep(frequency: float, phase: float) -> Tensor:
+    at = torch.arange(_BEEP) / RATE
+    ramp = (torch.arange(_BEEP) + 0.5) / _FADE
+    fade = torch.minimum(ramp, ramp.flip(0)).clamp(max=1)  # without it the beep's ends are clicks at all frequencies
+    return (AMPLITUDE * fade * torch.sin(2 * math.pi * frequency * at + phase)).float()
+
+
+def _amplitudes(frames: Tensor) -> Tensor:
+    """Amplitude at each of the two frequencies, ``t 2``, whatever the phase."""
+    at = torch.arange(_FRAME, dtype=torch.float64) / RATE
+    turns = 2 * math.pi * torch.tensor(list(FREQUENCIES.values()), dtype=torch.float64)[:, None] * at  # 2 n
+    real, imaginary = (torch.einsum("tn,fn->tf", frames, wave) for wave in (turns.cos(), turns.sin()))
+    return 2 / _FRAME * torch.hypot(real, imaginary)
+
+
+def _smooth(values: Tensor) -> Tensor:
+    """The median of each value and its neighbours, ``t``: drops what is heard in one frame only."""
+    padded = torch.cat([values[:1], values, values[-1:]])
+    return padded.unfold(0, 3, 1).median(-1).values
+
+
+def _runs(on: Tensor) -> list[tuple[int, int]]:
+    """Where consecutive frames are on, as half-open ranges."""
+    edges = torch.diff(torch.cat([torch.zeros(1), on.float(), torch.zeros(1)]))
+    starts, stops = (torch.nonzero(edges == sign).flatten().tolist() for sign in (1, -1))
+    return list(zip(starts, stops, strict=True))
+
+
+def _read_beep(frames: Tensor, amplitudes: Tensor, start: int) -> tuple[str, str] | None:
+    """Pitch and time of one beep; None where its energy is not at one frequency, or it lies across the middle."""
+    energy = frames.square().sum(-1).sum() * 2 / _FRAME
+    at_each = amplitudes.square().sum(0)  # 2: of a pure tone, all of the energy
+    number = int(at_each.argmax())
+    if at_each[number] < _PURITY * energy:
+        return None
+    middle = SAMPLES // _FRAME // 2
+    if start < middle < start + len(frames):
+        return None
+    return tuple(FREQUENCIES)[number], "early" if start < middle else "late"

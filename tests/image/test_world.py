@@ -1,0 +1,147 @@
+"""The oracle world in pictures: read back exactly, through noise and its file format, and never guessed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from einops import rearrange
+from PIL import Image
+
+from modalign.content import Part
+from modalign.errors import DataError
+from modalign.world import Concept, concepts
+from modalign_image.modality import ImageModality
+from modalign_image.world import ImageDepiction
+
+DEPICTION, MODALITY = ImageDepiction(), ImageModality()
+CONCEPTS = list(concepts(DEPICTION.attributes))
+NOISE = 0.1  # standard deviation that the depiction states
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def part(value):
+    return Part(modality="image", value=value)
+
+
+def value_of(concept, seed):
+    value = DEPICTION.depict(concept, seed=seed).value
+    assert isinstance(value, torch.Tensor)
+    return value
+
+
+def test_every_concept_is_read_back_at_many_seeds():
+    for seed in range(2):
+        for concept in CONCEPTS:
+            assert DEPICTION.read(DEPICTION.depict(concept, seed=seed)) == concept
+
+
+def test_seeds_move_what_is_free_and_nothing_else():
+    concept = CONCEPTS[0]
+    assert value_of(concept, 1).equal(value_of(concept, 1))
+    assert not value_of(concept, 1).equal(value_of(concept, 2))
+
+
+def test_what_is_left_open_is_shown_somehow():
+    for concept in CONCEPTS[:: max(1, len(CONCEPTS) // 12)]:
+        name = concept.attributes[0]
+        found = DEPICTION.read(DEPICTION.depict(concept.only({name}), seed=3))
+        assert found is not None
+        assert found.said[name] == concept.said[name]
+
+
+def test_noise_of_the_stated_level_changes_nothing():
+    made = torch.Generator().manual_seed(0)
+    for seed, concept in enumerate(CONCEPTS):
+        value = value_of(concept, seed)
+        assert DEPICTION.read(part(value + NOISE * torch.randn(value.shape, generator=made))) == concept
+
+
+@pytest.mark.parametrize("level", [0.15, 0.2, 0.3, 0.5])
+def test_louder_noise_makes_it_unreadable_and_never_another_concept(level):
+    made = torch.Generator().manual_seed(1)
+    for seed, concept in enumerate(CONCEPTS[:24]):
+        value = value_of(concept, seed)
+        found = DEPICTION.read(part(value + level * torch.randn(value.shape, generator=made)))
+        assert found in (None, concept)
+
+
+def test_noise_alone_is_unreadable():
+    made = torch.Generator().manual_seed(2)
+    shape = value_of(CONCEPTS[0], 0).shape
+    for _ in range(20):
+        assert DEPICTION.read(part(torch.rand(shape, generator=made))) is None
+        assert DEPICTION.read(part(torch.randn(shape, generator=made))) is None
+
+
+@pytest.mark.parametrize("fill", [0.0, 0.5, 1.0, float("nan")])
+def test_a_constant_is_unreadable(fill):
+    assert DEPICTION.read(part(torch.full_like(value_of(CONCEPTS[0], 0), fill))) is None
+
+
+@pytest.mark.parametrize("value", ["words", b"bytes", torch.zeros(2, 2), torch.zeros((3, 32, 32), dtype=torch.uint8)])
+def test_what_is_no_picture_of_this_world_is_unreadable(value):
+    assert DEPICTION.read(part(value)) is None
+
+
+def test_things_that_disagree_are_unreadable():
+    left, right = (value_of(Concept(count=1, shape="circle", colour="red", side=side), 0) for side in ("left", "right"))
+    other = value_of(Concept(count=1, shape="square", colour="red", side="left"), 0)
+    blue = value_of(Concept(count=1, shape="circle", colour="blue", side="left"), 0)
+    assert DEPICTION.read(part(torch.maximum(left, right))) is None
+    assert DEPICTION.read(part(torch.maximum(left, other.roll(11, 1)))) is None
+    assert DEPICTION.read(part(torch.maximum(left, blue.roll(11, 1)))) is None
+
+
+def test_four_things_and_a_bar_are_unreadable():
+    three = value_of(Concept(count=3, shape="circle", colour="red", side="left"), 0)
+    small = value_of(Concept(count=1, shape="circle", colour="red", side="left"), 0).roll(8, 2)
+    assert DEPICTION.read(part(torch.maximum(three, small))) is None
+    bar = value_of(Concept(count=1, shape="circle", colour="red", side="left"), 0).clone()
+    bar[0, 15:18, 2:14] = 0.9
+    assert DEPICTION.read(part(bar)) is None
+
+
+def decode(file):
+    return rearrange(torch.from_numpy(np.array(Image.open(file))), "h w c -> c h w").float() / 255
+
+
+def test_saving_keeps_what_is_shown(tmp_path):
+    for number, concept in enumerate(CONCEPTS[:: max(1, len(CONCEPTS) // 12)]):
+        file = MODALITY.save(DEPICTION.depict(concept, seed=number), tmp_path / f"part-{number}")
+        assert DEPICTION.read(part(decode(file))) == concept
+
+
+def test_a_block_is_read_back_as_the_same_part():
+    one = DEPICTION.depict(CONCEPTS[1])
+    assert MODALITY.read(MODALITY.block(one), root=None) == one
+
+
+@pytest.mark.parametrize("value", ["image.bin", b"bytes", None, 3])
+def test_files_and_bytes_are_refused_in_words(value):
+    with pytest.raises(DataError, match="in memory only"):
+        MODALITY.read({"type": "image", "image": value}, root=None)
+
+
+@pytest.mark.parametrize(
+    "value", [torch.zeros(5), torch.full((3, 32, 32), float("inf")), torch.zeros((3, 32, 32), dtype=torch.uint8)]
+)
+def test_a_tensor_of_another_kind_is_refused_when_it_is_read(value):
+    with pytest.raises(DataError, match="field=image"):
+        MODALITY.read({"type": "image", "image": value}, root=None)
+
+
+def test_a_field_that_nothing_reads_is_refused():
+    with pytest.raises(DataError, match="field=caption"):
+        MODALITY.read({**MODALITY.block(DEPICTION.depict(CONCEPTS[0])), "caption": "x"}, root=None)
+
+
+def test_showing_carries_everything_within():
+    assert 'src="data:image/png;base64,' in MODALITY.show(DEPICTION.depict(CONCEPTS[0]))

@@ -8,7 +8,7 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 from difflib import get_close_matches
 from types import MappingProxyType
-from typing import Literal, cast, final
+from typing import Literal, TypeVar, cast, final
 
 import pluggy
 from packaging.utils import canonicalize_name
@@ -19,6 +19,8 @@ from modalign.hookspecs import Hooks, hookimpl
 from modalign.kinds import KINDS, mismatch
 
 _PREFIX = "register_"
+
+T = TypeVar("T")
 
 Status = Literal["ok", "absent", "failed"]
 
@@ -87,7 +89,7 @@ def admit(found: Found) -> PluginRecord:
         nobody_asked = isinstance(reason, MissingExtra) and absent(found)
         return _record(found, "absent" if nobody_asked else "failed", failure=reason)
     try:
-        module = _quietly(found.point.load)
+        module = quietly(found.point.load)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # SystemExit too: a plugin may not end the program
@@ -138,7 +140,7 @@ def _record(
     )
 
 
-def _quietly(work: Callable[[], object]) -> object:
+def quietly(work: Callable[[], T]) -> T:
     """Run a plugin's code with what it prints sent to stderr: stdout may be somebody's JSON."""
     with redirect_stdout(sys.stderr):
         return work()
@@ -166,7 +168,7 @@ def _collect(found: Found, plugin: object) -> tuple[Entry, ...]:
         kind = caller.name.removeprefix(_PREFIX)
         register = _Registrar(found=found, kind=kind, entries=entries)
         try:
-            _quietly(lambda caller=caller, register=register: caller(register=register))
+            quietly(lambda caller=caller, register=register: caller(register=register))
         except KeyboardInterrupt:
             raise
         except PluginError:
@@ -232,12 +234,12 @@ class _Registrar:
                     fix=_did_you_mean(key, known) or "remove it",
                 )
             self._refuse(where, f"declaration {key!r}", value, mismatch(value, kind.declares[key]))
-        for key in sorted(kind.requires - declarations.keys()):
+        if missing := sorted(kind.requires - declarations.keys()):
             raise PluginError(
-                f"{self.found} does not declare {key!r}, which every {kind.one} must",
+                f"{self.found} does not declare {' and '.join(map(repr, missing))}, which every {kind.one} must",
                 where=where,
                 got=f"declared: {', '.join(declarations) or 'nothing'}",
-                fix=f"register({name!r}, {target!r}, {key}=...)",
+                fix=f"register({name!r}, {target!r}, {', '.join(f'{key}=...' for key in missing)})",
             )
         if any((one.kind, one.name) == (self.kind, name) for one in self.entries):
             raise PluginError(f"{self.found} registers the {kind.one} {name!r} twice", where=where, fix="rename one")

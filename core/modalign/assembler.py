@@ -115,7 +115,7 @@ def assemble(samples: Sequence[Sample], *, share: bool, pad: int = 0, units: boo
     """
     rows = _Rows()
     for sample in samples:
-        key = sample.comparison.id or str(sample.comparison.origin or "")
+        key = sample.comparison.key
         if share and len(sample.encoded) > 1:
             row, trunk = rows.open(sample.encoded[0], _trunk(sample.encoded))
             for one in sample.encoded:

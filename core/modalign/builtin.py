@@ -24,6 +24,12 @@ def register_heads(register: Register) -> None:
 
 
 @hookimpl
+def register_rewards(register: Register) -> None:
+    """Judges that are not trained."""
+    register("oracle", "modalign.world.reward:OracleReward")
+
+
+@hookimpl
 def register_checks(register: Register) -> None:
     """What `modalign doctor` tries wherever modalign runs."""
     register("python", "modalign.checks:Python")

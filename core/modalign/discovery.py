@@ -78,7 +78,7 @@ def _ours(group: str) -> bool:
 
 def _found(point: EntryPoint, owner: Distribution | None) -> Found:
     name = "unknown" if owner is None else owner.metadata["Name"]
-    return Found(point=point, distribution=name, version="0" if owner is None else owner.version)
+    return Found(point=point, distribution=name, version=(owner and owner.version) or "0")
 
 
 def obstacle(found: Found) -> PluginError | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, final
 
-from modalign.admission import PluginRecord, describe_error
+from modalign.admission import PluginRecord, describe_error, quietly
 from modalign.registry import Registry, registry
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _tried(check: object) -> CheckResult:
     from modalign.roles import CheckResult
 
     try:
-        found = check() if callable(check) else None
+        found = quietly(check) if callable(check) else None
     except KeyboardInterrupt:
         raise
     except BaseException as error:

@@ -14,6 +14,15 @@ if TYPE_CHECKING:
     from modalign.admission import Entry, PluginRecord
 
 
+def by_modality(known: Mapping[str, Entry]) -> dict[str, str]:
+    """For each modality the one name that declares it: ours where we have it, none where two others do."""
+    claims: dict[str, list[str]] = {}
+    for name, entry in known.items():
+        claims.setdefault(str(entry.declarations["modality"]), []).append(name)
+    chosen = {modality: [name for name in names if known[name].own] or names for modality, names in claims.items()}
+    return {modality: names[0] for modality, names in chosen.items() if len(names) == 1}
+
+
 def contested(kind: str, name: str, claims: Sequence[Entry]) -> PluginError:
     """Two or more distributions claim one name: whoever asks must say which."""
     return PluginError(

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import cast, final
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from modalign.batch import Batch
 from modalign.content import Message, Response
 from modalign.draws import Draws
-from modalign.errors import ModelError
+from modalign.errors import ConfigError, ModelError
 from modalign.roles import Assembly, Backbone, Connector, Decoder, Encoder, Head, Units
 from modalign.scores import Scores
 
@@ -109,5 +110,11 @@ class Model(nn.Module):
         """One response to each prompt; settings are those of `GenerationConfig`."""
         from modalign.config import GenerationConfig
 
-        config = GenerationConfig.model_validate(settings)
+        try:
+            config = GenerationConfig.model_validate(settings)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            known = ", ".join(GenerationConfig.model_fields)
+            raise ConfigError(first["msg"], where=where, got=repr(first["input"]), fix=f"settings: {known}") from error
         return self.assembly.generate(self, prompts, config, progress=progress)

@@ -21,7 +21,7 @@ from modalign.discovery import Found, discover
 from modalign.errors import PluginError
 from modalign.hookspecs import GROUP
 from modalign.kinds import KINDS
-from modalign.lookup import contested, unknown
+from modalign.lookup import by_modality, contested, unknown
 from modalign.targets import make
 
 if TYPE_CHECKING:
@@ -141,9 +141,8 @@ class Registry:
         return cast("Callable[..., object]", self._get("ops", name))
 
     def depiction(self, modality: str) -> Depiction:
-        """How the oracle world looks in a modality."""
-        names = [name for name, one in self.entries("depictions").items() if one.declarations["modality"] == modality]
-        return cast("Depiction", self._get("depictions", names[0] if len(names) == 1 else modality))
+        """How the oracle world looks in a modality: ours where we have it."""
+        return cast("Depiction", self._use(self._entry("depictions", modality, by="modality")))
 
     # --- everything of a kind that works -------------------------------------------------------------
 
@@ -160,9 +159,9 @@ class Registry:
         return cast("dict[str, Format]", self._all("formats"))
 
     def depictions(self) -> dict[str, Depiction]:
-        """All depictions by modality."""
-        found = cast("dict[str, Depiction]", self._all("depictions"))
-        return {depiction.modality: depiction for depiction in found.values()}
+        """All depictions by modality: ours where we have one, and none that two others claim."""
+        found, names = cast("dict[str, Depiction]", self._all("depictions")), by_modality(self.entries("depictions"))
+        return {modality: found[name] for modality, name in names.items() if name in found}
 
     def rewards(self) -> dict[str, Reward]:
         """All rewards by name."""
@@ -190,6 +189,8 @@ class Registry:
         if record.failures:
             raise record.failures[0]
         with self._lock:
+            if found in self._find():
+                raise PluginError(f"{found} is there already", fix="give this one a `name` of its own")
             self._found = [*self._find(), found]
             self._records[found] = record
         try:
@@ -261,7 +262,7 @@ class Registry:
                 _log.log(logging.DEBUG if known else logging.WARNING, "left out: %s", error)
         return found
 
-    def _entry(self, kind: str, name: str) -> Entry:
+    def _entry(self, kind: str, name: str, *, by: str | None = None) -> Entry:
         self._check_kind(kind)
         owner, _, plain = name.rpartition(":")
         if owner:
@@ -269,17 +270,17 @@ class Registry:
                 kind, plain, lambda found: canonicalize_name(found.distribution) == canonicalize_name(owner)
             )
         else:
-            claims = self._claims(kind, plain, lambda found: found.own)
-            claims = claims or self._claims(kind, plain, lambda found: not found.own)
+            claims = self._claims(kind, plain, lambda found: found.own, by)
+            claims = claims or self._claims(kind, plain, lambda found: not found.own, by)
         if not claims:
             raise unknown(kind, name, self.entries(kind), self.plugins())
         if len(claims) > 1:
             raise contested(kind, plain, claims)
         return claims[0]
 
-    def _claims(self, kind: str, name: str, wanted: Callable[[Found], bool]) -> list[Entry]:
-        records = self._load(wanted)
-        return [one for record in records for one in record.entries if (one.kind, one.name) == (kind, name)]
+    def _claims(self, kind: str, name: str, wanted: Callable[[Found], bool], by: str | None = None) -> list[Entry]:
+        every = [one for record in self._load(wanted) for one in record.entries if one.kind == kind]
+        return [one for one in every if (one.declarations[by] if by else one.name) == name]
 
     def _use(self, entry: Entry) -> object:
         key = (entry.kind, entry.qualified)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
-from modalign.admission import describe_error
+from modalign.admission import describe_error, quietly
 from modalign.errors import PluginError
 from modalign.kinds import KINDS
 
@@ -28,7 +28,7 @@ def make(entry: Entry) -> object:
     what = f"the {kind.one} {entry.name!r} of {entry.owner}"
     mend = f'pip install --upgrade "{entry.distribution}", or tell its authors'
     try:
-        target = resolve(entry.target)
+        target = quietly(lambda: resolve(entry.target))
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # SystemExit too: a plugin may not end the program
@@ -51,6 +51,8 @@ def make(entry: Entry) -> object:
     if not kind.made or not isinstance(target, type):
         return target
     try:
-        return target()
-    except Exception as error:
+        return quietly(target)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise PluginError(f"{what} cannot be made by {entry.target}()", got=describe_error(error), fix=mend) from error

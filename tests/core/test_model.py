@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from modalign.comparison import Comparison
 from modalign.draws import Draws
 from modalign.layout import Layout, Span
 from modalign.objectives.dpo import DPO
@@ -116,3 +117,11 @@ def test_the_order_of_comparisons_does_not_matter() -> None:
 def test_a_span_must_follow_its_parent() -> None:
     with pytest.raises(ValueError, match="must follow its parent"):
         Layout((Span(row=0, start=0, stop=2, parent=1), Span(row=0, start=2, stop=3)), rows=1, width=3)
+
+
+def test_comparisons_in_memory_have_draws_of_their_own() -> None:
+    blob = torch.ones(4)
+    pairs = [Comparison.pair(ask(word), say(blob), say(-blob)) for word in ("one", "another")]
+    keys = {segment.key.comparison for segment in toy_batch(pairs).segments}
+    assert keys == {pair.key for pair in pairs}
+    assert len(keys) == 2

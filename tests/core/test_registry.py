@@ -416,3 +416,81 @@ assert not set({heavy.split()!r}) & set(sys.modules), set({heavy.split()!r}) & s
 def test_an_installation_without_metadata_says_so() -> None:
     with pytest.raises(PluginError, match="not installed as a distribution"):
         Registry(entry_points=[]).objective("dpo")
+
+
+DEPICTION = """
+from modalign.roles import Depiction
+class Mine(Depiction):
+    modality, attributes = "{modality}", frozenset()
+    def depict(self, concept, *, seed=0): raise NotImplementedError
+    def read(self, part): return None
+"""
+
+
+def depicts(install: Install, tmp_path: Path, name: str, modality: str) -> None:
+    (tmp_path / f"{name.replace('-', '_')}_world.py").write_text(DEPICTION.format(modality=modality))
+    target = f"{name.replace('-', '_')}_world:Mine"
+    install(name, hook(f"register('mine', {target!r}, modality={modality!r})", name="register_depictions"))
+
+
+def test_another_depiction_of_a_modality_never_takes_the_place_of_ours(install: Install, tmp_path: Path) -> None:
+    depicts(install, tmp_path, "good-world", "text")
+    plugins = Registry()
+    assert type(plugins.depiction("text")).__name__ == "Sentence"
+    assert "good_world" not in sys.modules
+    assert type(plugins.depictions()["text"]).__name__ == "Sentence"
+    assert type(plugins.depiction("good-world:mine")).__name__ == "Mine"
+
+
+def test_a_modality_that_two_others_depict_is_contested(install: Install, tmp_path: Path) -> None:
+    depicts(install, tmp_path, "good-one", "smell")
+    depicts(install, tmp_path, "good-two", "smell")
+    plugins = Registry()
+    assert "smell" not in plugins.depictions()
+    with pytest.raises(PluginError, match=r"'good-one:mine' by .*'good-two:mine' by"):
+        plugins.depiction("smell")
+
+
+def test_what_a_target_prints_does_not_reach_stdout(
+    install: Install, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "good_noisy_check.py").write_text(
+        "print('imported')\nfrom modalign.roles import Check\nclass Mine(Check):\n"
+        "    def __init__(self): print('made')\n    def __call__(self): raise NotImplementedError\n"
+    )
+    install("good-noisy", hook("register('mine', 'good_noisy_check:Mine')", name="register_checks"))
+    assert "mine" in Registry().checks()
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "imported\nmade\n")
+
+
+def test_a_thing_that_exits_when_it_is_made_is_left_out(install: Install, tmp_path: Path) -> None:
+    (tmp_path / "good_exit_check.py").write_text(
+        "from modalign.roles import Check\nclass Mine(Check):\n"
+        "    def __init__(self): raise SystemExit(0)\n    def __call__(self): raise NotImplementedError\n"
+    )
+    install("good-exit", hook("register('mine', 'good_exit_check:Mine')", name="register_checks"))
+    plugins = Registry()
+    assert "python" in plugins.checks()
+    assert "SystemExit" in str(plugins.failures()[0])
+
+
+def test_every_missing_declaration_is_named_at_once(install: Install) -> None:
+    install("bad-decoder", hook("register('x', 'a:B')", name="register_decoders"))
+    error = failure(Registry(), "bad-decoder")
+    assert "does not declare 'kind' and 'modality'" in str(error)
+    assert error.fix == "register('x', 'a:B', kind=..., modality=...)"
+
+
+def test_a_distribution_without_a_version_has_version_0(install: Install, tmp_path: Path) -> None:
+    install("good-plain", GOOD.format(name="mine"))
+    (tmp_path / "good_plain-1.2.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: good-plain\n")
+    assert [one.version for one in Registry().plugins() if not one.own] == ["0"]
+
+
+def test_a_second_scoped_plugin_of_one_name_is_refused_and_the_first_stays() -> None:
+    plugins = Registry()
+    with plugins.scoped(object(), name="toy"):
+        with pytest.raises(PluginError, match="is there already"), plugins.scoped(object(), name="toy"):
+            pass
+        assert "toy" in [one.name for one in plugins.plugins()]

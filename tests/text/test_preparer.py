@@ -470,8 +470,10 @@ class Letters(PreTrainedTokenizer):
 class Closing(Letters):
     """A slow tokenizer that ends every sequence."""
 
-    def build_inputs_with_special_tokens(self, token_ids_0: list[int], *_: object) -> list[int]:
-        return [*token_ids_0, int(self.eos_token_id)]
+    def build_inputs_with_special_tokens(
+        self, token_ids_0: list[int], token_ids_1: list[int] | None = None
+    ) -> list[int]:
+        return [*token_ids_0, cast(int, self.eos_token_id)]
 
 
 def test_a_tokenizer_without_offsets_gives_the_same_masks() -> None:

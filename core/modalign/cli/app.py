@@ -31,6 +31,7 @@ app.command(
 app.command("modalign.cli.evaluate:evaluate", name="evaluate", help="Measure a model with an objective, on other data.")
 app.command("modalign.cli.generate:generate", name="generate", help="Answer prompts with a model.")
 app.command("modalign.cli.quickstart:quickstart", name="quickstart", help="Align a tiny model here, with a report.")
+app.command("modalign.cli.report:report", name="report", help="Write a run's curves and settings as one HTML file.")
 app.command("modalign.cli.plugins:plugins", name="plugins", help="List what is installed and what it registers.")
 app.command("modalign.cli.doctor:doctor", name="doctor", help="Try everything, and say how to mend what is broken.")
 

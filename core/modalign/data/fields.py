@@ -71,6 +71,22 @@ def mapping(value: object, field: str) -> Mapping[str, object]:
     return value
 
 
+def block_value(block: Mapping[str, object], name: str, what: str) -> object:
+    """What a content block holds in the one field beside its type; any further field is an error.
+
+    what: a block of this type is of, in words.
+    """
+    unknown = next((key for key, value in block.items() if key not in ("type", name) and value is not None), None)
+    if unknown is not None:
+        raise DataError(
+            f"a block of {what} with a field that nothing reads",
+            field=str(unknown),
+            got=shown(block[unknown]),
+            fix=f"remove it; what is read is the field `{name}`",
+        )
+    return block.get(name)
+
+
 def _nothing(value: object) -> bool:
     return value is None or (isinstance(value, list | tuple) and not value)  # an array compares element by element
 

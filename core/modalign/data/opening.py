@@ -71,8 +71,9 @@ def open_folder(folder: Path, split: str | None) -> Source:
         splits.setdefault(split_of(file), []).append(file)
     # `train_prefs` beside `test_prefs` too: nobody trains on both
     if split is None and len(splits) > 1 and any(re.split(r"[-_.]", name)[0] in _SPLITS for name in splits):
+        one = next((name for name in splits if name.startswith("train")), next(iter(splits)))
         raise DataError(
-            "the folder has more than one split", file=str(folder), got=", ".join(splits), fix="say which: split=train"
+            "the folder has more than one split", file=str(folder), got=", ".join(splits), fix=f"say which: split={one}"
         )
     if split is not None and split not in splits:
         raise DataError(

@@ -147,7 +147,7 @@ def attach(module: nn.Module, config: AdapterConfig, *, base: str | None = None,
         task_type=TaskType.CAUSAL_LM if hasattr(module, "prepare_inputs_for_generation") else None,
     )
     with _quiet(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU too
         try:
             model = get_peft_model(module, settings)  # any module will do, whatever peft says
         except ValueError as error:

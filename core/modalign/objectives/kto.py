@@ -94,16 +94,13 @@ def _z0(kl: Mean) -> Tensor:
 def _metrics(rewards: Tensor, logps: Tensor, labels: Tensor, weights: Tensor) -> dict[str, Mean]:
     """TRL's metrics: means over desirable (`chosen`) and undesirable (`rejected`) responses.
 
-    The margin is the difference of this batch's two means, and absent from a batch that lacks one of them.
+    The margin, a difference of two means, is not among them: over responses that are no pairs it cannot be added up
+    from batches.
     """
     chosen, rejected = weights * labels, weights * ~labels
-    chosen_rewards, rejected_rewards = weighted(rewards, chosen), weighted(rewards, rejected)
-    both = ((chosen_rewards.count > 0) & (rejected_rewards.count > 0)).double()
-    margin = chosen_rewards.sum / chosen_rewards.count - rejected_rewards.sum / rejected_rewards.count
     return {
-        "rewards/chosen": chosen_rewards,
-        "rewards/rejected": rejected_rewards,
-        "rewards/margins": weighted(margin, both),
+        "rewards/chosen": weighted(rewards, chosen),
+        "rewards/rejected": weighted(rewards, rejected),
         "logps/chosen": weighted(logps, chosen),
         "logps/rejected": weighted(logps, rejected),
     }

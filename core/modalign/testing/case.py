@@ -59,6 +59,8 @@ def case(entry: Entry, law: str, run: Callable[[Path], None]) -> Case:
             run(folder)
         except PluginError as error:
             raise PluginError(f"{entry.owner}, {name}: {error.what}", got=error.got, fix=error.fix) from error
+        except AssertionError as error:
+            raise PluginError(f"{entry.owner}, {name}: {error}") from error
         except Exception as error:
             raise PluginError(f"{entry.owner}, {name}: it raised", got=f"{type(error).__name__}: {error}") from error
 

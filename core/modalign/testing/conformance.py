@@ -28,7 +28,7 @@ def check_plugin(name: str, plugins: Registry = registry) -> list[str]:
 
     name: of its entry point, or ``distribution:name``.
 
-    >>> "objective dpo: it is a pure function" in check_plugin("core")
+    >>> "objective dpo: the same scores give the same loss" in check_plugin("core")
     True
     """
     kept: list[str] = []

@@ -157,7 +157,7 @@ def depiction_cases(plugins: Registry, entry: Entry) -> Iterator[Case]:
     modality = cast(str, entry.declarations["modality"])
 
     def depiction():
-        return plugins.depiction(modality)
+        return plugins.depiction(entry.qualified)  # its own: of the modality another's may be taken
 
     def exact(_: Path) -> None:
         one = depiction()

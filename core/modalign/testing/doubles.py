@@ -305,7 +305,7 @@ class ToyAssembly(Assembly):
 def toy_model(*, adapter: bool = False, head: bool = False, shares: bool = True, seed: int = 0) -> Model:
     """A model of two decoders, an encoder and, where asked, an adapter (then nothing else trains) and a reward head."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU too
         backbone = ToyBackbone(shares=shares, adapter=adapter)
         model = Model(
             assembly=ToyAssembly(ToyAdapters(backbone) if adapter else None),

@@ -28,7 +28,7 @@ class Row:
     """One comparison as an objective sees it.
 
     logps: by role, ``r`` log-likelihoods of its own responses, then of the mismatched ones.
-    rewards: ``r`` numbers of the head `reward`.
+    rewards: ``r`` numbers of the heads.
     tokens: of each response.
     label: whether a single response is desirable; a pair's are (desirable, undesirable).
     margin, weight: of the comparison.
@@ -101,7 +101,7 @@ def lay(needs: Needs, rows: Sequence[Row], *, kind: UnitKind = "token") -> tuple
         logps = torch.cat([row.logps[role] for row in rows]) if rows and needs.units else empty
         scored = scores_of(logps, tokens if needs.units else (), kind=kind)
         rewards = [row.rewards for row in rows if row.rewards is not None]
-        heads = {"reward": torch.cat(rewards)[:, None] if rewards else empty[:, None]} if needs.heads else {}
+        heads = dict.fromkeys(needs.heads, torch.cat(rewards)[:, None] if rewards else empty[:, None])
         scores[role] = replace(scored, responses=len(tokens), rewards=heads)
     return scores, targets
 
@@ -130,22 +130,16 @@ def extreme_rows(needs: Needs) -> list[Row]:
     rows: list[Row] = []
     for seed, (one, other) in enumerate((one, other) for one in ends for other in ends):
         plain = random_row(needs, seed=seed)
-
-        def far(like: Tensor, one: float = one, other: float = other) -> Tensor:
-            return torch.tensor([one, other] * 2, dtype=torch.float64)[: len(like)].requires_grad_()
-
-        rows.append(
-            replace(
-                plain,
-                # the reference at the other end, so that log-ratios are the largest there are
-                logps={
-                    role: far(old) if role == "policy" else far(old.flip(0), other, one)
-                    for role, old in plain.logps.items()
-                },
-                rewards=None if plain.rewards is None else far(plain.rewards),
-            )
-        )
+        # the reference at the other end, so that log-ratios are the largest there are
+        ends_of = {role: (one, other) if role == "policy" else (other, one) for role in plain.logps}
+        logps = {role: _far(old, *ends_of[role]) for role, old in plain.logps.items()}
+        rewards = None if plain.rewards is None else _far(plain.rewards, one, other)
+        rows.append(replace(plain, logps=logps, rewards=rewards))
     return rows
+
+
+def _far(like: Tensor, one: float, other: float) -> Tensor:
+    return torch.tensor([one, other] * 2, dtype=torch.float64)[: len(like)].requires_grad_()
 
 
 def check_objective(objective: Objective) -> None:
@@ -158,11 +152,19 @@ def check_objective(objective: Objective) -> None:
         law(objective)
 
 
+def the_loss_is_a_number_with_a_gradient(objective: Objective) -> None:
+    """Sum and count are 0-d, and the sum can be differentiated."""
+    for kind, rows in _problems(objective):
+        loss = _loss(objective, rows, kind)
+        assert loss.sum.ndim == loss.count.ndim == 0, f"sum and count are not 0-d: {loss.sum.shape}, {loss.count.shape}"
+        assert loss.sum.requires_grad, "the loss has no gradient"
+
+
 def same_scores_give_the_same_loss(objective: Objective) -> None:
     """An objective is a pure function."""
     for kind, rows in _problems(objective):
         once, again = _loss(objective, rows, kind), _loss(objective, rows, kind)
-        assert once.sum.equal(again.sum), "the same scores give another loss"
+        assert once.sum.equal(again.sum), f"the same scores give another loss: {once.sum.item()} and {again.sum.item()}"
 
 
 def count_is_known(objective: Objective) -> None:
@@ -170,7 +172,7 @@ def count_is_known(objective: Objective) -> None:
     for kind, rows in _problems(objective):
         scores, targets = lay(objective.needs, rows, kind=kind)
         before = objective.count(targets, scores["policy"].counts)
-        assert_close(objective(scores, targets).count, before, msg="count() is not the count of the loss")
+        _equal(objective(scores, targets).count, before, "count() is not the count of the loss")
 
 
 def parts_add_up(objective: Objective) -> None:
@@ -182,7 +184,7 @@ def parts_add_up(objective: Objective) -> None:
         parts = [objective(*lay(objective.needs, part, kind=kind), statistics) for part in (rows[:2], rows[2:], [])]
         for name in ("sum", "count"):
             total = torch.stack([getattr(part, name) for part in parts]).sum()
-            assert_close(total, getattr(whole, name), msg=f"the {name} of a batch is not the sum over its parts")
+            _equal(total, getattr(whole, name), f"the {name} of a batch is not the sum over its parts")
         assert parts[-1].sum.item() == parts[-1].count.item() == 0, "an empty batch has a loss"
 
 
@@ -208,8 +210,8 @@ def weights_multiply(objective: Objective) -> None:
                 objective(*lay(objective.needs, [replace(row, weight=weight)], kind=kind), statistics)
                 for weight in (1.0, 3.0)
             )
-            assert_close(thrice.sum, 3 * once.sum, msg="a weight does not multiply the loss of its comparison")
-            assert_close(thrice.count, 3 * once.count, msg="a weight does not multiply the count of its comparison")
+            _equal(thrice.sum, 3 * once.sum, "a weight does not multiply the loss of its comparison")
+            _equal(thrice.count, 3 * once.count, "a weight does not multiply the count of its comparison")
 
 
 def weight_zero_is_nothing(objective: Objective) -> None:
@@ -219,10 +221,10 @@ def weight_zero_is_nothing(objective: Objective) -> None:
         nan = [torch.full_like(leaf, torch.nan).requires_grad_() for leaf in rows[0].leaves]
         filler = replace(rows[0].with_leaves(nan), weight=0.0)
         filled = _loss(objective, [*rows, filler], kind)
-        assert_close(filled.sum, whole.sum, msg="a comparison of weight 0 changes the loss")
-        assert_close(filled.count, whole.count, msg="a comparison of weight 0 changes the count")
+        _equal(filled.sum, whole.sum, "a comparison of weight 0 changes the loss")
+        _equal(filled.count, whole.count, "a comparison of weight 0 changes the count")
         for name, mean in filled.metrics.items():
-            assert_close(mean.sum, whole.metrics[name].sum, msg=f"a comparison of weight 0 changes {name}")
+            _equal(mean.sum, whole.metrics[name].sum, f"a comparison of weight 0 changes {name}")
         for gradient in _gradients(filled, filler):
             assert (gradient == 0).all(), "a comparison of weight 0 has a gradient"
 
@@ -247,7 +249,7 @@ def swap_negates_the_margin(objective: Objective) -> None:
         straight, turned = (_loss(objective, some, kind).metrics for some in (rows, [row.swap() for row in rows]))
         assert name in straight, f"an objective over pairs reports {name}"
         opposite = -straight[name].sum
-        assert_close(turned[name].sum, opposite, msg="swapping chosen and rejected does not negate the margin")
+        _equal(turned[name].sum, opposite, "swapping chosen and rejected does not negate the margin")
 
 
 def kinds_outside_needs_are_refused(objective: Objective) -> None:
@@ -258,6 +260,7 @@ def kinds_outside_needs_are_refused(objective: Objective) -> None:
 
 LAWS: Mapping[str, Callable[[Objective], None]] = MappingProxyType(
     {
+        "the loss is a number with a gradient": the_loss_is_a_number_with_a_gradient,
         "the same scores give the same loss": same_scores_give_the_same_loss,
         "the count is known before the forward pass": count_is_known,
         "a batch is the sum of its parts": parts_add_up,
@@ -288,6 +291,10 @@ def _accepts(objective: Objective, kind: UnitKind) -> bool:
 
 def _loss(objective: Objective, rows: Sequence[Row], kind: UnitKind) -> Loss:
     return objective(*lay(objective.needs, rows, kind=kind))
+
+
+def _equal(found: Tensor, wanted: Tensor, what: str) -> None:
+    assert_close(found, wanted, msg=f"{what}: {found.tolist()} and {wanted.tolist()}")
 
 
 def _gradients(loss: Loss, row: Row) -> tuple[Tensor, ...]:

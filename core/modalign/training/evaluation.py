@@ -7,7 +7,7 @@ import torch
 from modalign.draws import Draws
 from modalign.errors import ModalignError
 from modalign.training.loader import load_steps
-from modalign.training.metrics import Sums
+from modalign.training.metrics import Sums, Window
 from modalign.training.parts import Parts
 from modalign.training.plan import Plan
 from modalign.training.reference import evaluating, score_roles
@@ -36,4 +36,4 @@ def evaluate_parts(parts: Parts) -> dict[str, float]:
                 loss = take_loss(parts.objective, score_roles(parts.scorers, batch, draws), batch, ranks)
                 sums.add("loss", loss.sum, loss.count)
                 sums.extend(loss.metrics)
-    return {f"eval_{name}": total / count for name, (total, count) in ranks.total(sums.found).items()}
+    return Window(ranks.total(sums.found)).means("eval_")

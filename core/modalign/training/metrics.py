@@ -45,5 +45,8 @@ class Window:
             self.totals[name] = (before[0] + total, before[1] + count)
 
     def means(self, prefix: str = "") -> dict[str, float]:
-        """The mean of each name."""
-        return {prefix + name: total / count for name, (total, count) in self.totals.items() if count}
+        """The mean of each name, and the margin of what need not come in pairs: a difference of two means."""
+        found = {name: total / count for name, (total, count) in self.totals.items() if count}
+        if "rewards/chosen" in found and "rewards/rejected" in found:
+            found.setdefault("rewards/margins", found["rewards/chosen"] - found["rewards/rejected"])
+        return {prefix + name: value for name, value in found.items()}

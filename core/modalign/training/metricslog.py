@@ -63,11 +63,18 @@ class MetricsLog:
         with disk_errors(self.path, 0):
             os.fsync(self._file)
 
-    def truncate_after(self, step: int) -> int:
-        """Drop the lines of later steps, as a resumed run will write them again; returns how many."""
+    def truncate_after(self, step: int, *, owed: str | None = None) -> int:
+        """Drop the lines of later steps, as a resumed run will write them again; returns how many.
+
+        owed: a metric that step itself still owes: its lines with it, of an earlier resumption, go too.
+        """
         records = list(read_metrics(self.path))
         lines = self.path.read_bytes().splitlines(keepends=True)[: len(records)]
-        kept = [line for line, record in zip(lines, records, strict=True) if record["step"] <= step]
+        kept = [
+            line
+            for line, record in zip(lines, records, strict=True)
+            if record["step"] < step or (record["step"] == step and owed not in record)
+        ]
         if len(kept) < len(records):
             self.close()
             try:

@@ -16,6 +16,8 @@ from modalign.objectives.base import Mean
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+_SHARDED = ("FSDP", "DEEPSPEED", "MEGATRON_LM")  #: would replace the parameters that the optimizer holds
+
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 
@@ -27,11 +29,13 @@ def make_accelerator(mixed_precision: str, model: Model) -> Accelerator:
     # accelerate keeps one state per process and refuses another precision, but a process may train twice: SFT, then DPO
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != mixed_precision:
         AcceleratorState._reset_state()
+    device = torch.accelerator.current_accelerator(check_available=True)
+    usable = device is not None and device.type != "mps"  # likelihoods are summed in float64, which it does not have
     # a micro-batch without media leaves out the parameters of what reads and writes them
     mixed = len(model.encoders) > 0 or len(model.decoders) > 1
     try:
         found = Accelerator(
-            cpu=not torch.accelerator.is_available(),
+            cpu=not usable,
             mixed_precision=mixed_precision,
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=mixed)],
         )
@@ -45,6 +49,13 @@ def make_accelerator(mixed_precision: str, model: Model) -> Accelerator:
             got=problem,
             fix="use bf16 or no",
         )
+    if found.distributed_type in _SHARDED:
+        raise ConfigError(
+            "this trainer cannot shard a model",
+            got=f"a launcher that asks for {found.distributed_type.value}",
+            fix="launch with torchrun, or with an `accelerate config` without it",
+        )
+    found.gradient_accumulation_steps = 1  # a launcher's own number would divide a loss that is divided already
     return found
 
 

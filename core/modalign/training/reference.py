@@ -56,18 +56,19 @@ class Policy(Scorer):
         if self._wrapped is not None:
             yield
             return
-        training = self.model.training
-        self._wrapped = self.accelerator.prepare_model(self.model)
-        try:
-            yield
-        finally:
-            self._wrapped = None
-            self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
-            # accelerate leaves marks by which a second run in this process would take the bare model for a wrapped one
-            for mark in ("forward", "_original_forward", "_is_accelerate_prepared"):
-                self.model.__dict__.pop(mark, None)
-            self.accelerator._models.clear()
-            self.model.train(training)
+        with keeping_modes(self.model):
+            self._wrapped = self.accelerator.prepare_model(self.model)
+            try:
+                yield
+            finally:
+                self._wrapped = None
+                self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+                # accelerate leaves marks by which a second run would take the bare model for a wrapped one
+                for mark in ("forward", "_original_forward", "_is_accelerate_prepared"):
+                    self.model.__dict__.pop(mark, None)
+                # it also keeps the optimizer, whose moments are twice the trained weights
+                self.accelerator._models.clear()
+                self.accelerator._optimizers.clear()
 
     @property
     def wrapped(self) -> nn.Module:
@@ -196,13 +197,20 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Within it the model is in evaluation mode, and after it every module is in the mode it was in."""
-    before = [module for module in model.modules() if module.training]
-    model.eval()
+    with keeping_modes(model):
+        model.eval()
+        yield
+
+
+@contextmanager
+def keeping_modes(model: nn.Module) -> Iterator[None]:
+    """After it every module is in the mode it was in: those of one model need not agree."""
+    before = [(module, module.training) for module in model.modules()]
     try:
         yield
     finally:
-        for module in before:
-            module.training = True
+        for module, training in before:
+            module.training = training
 
 
 def score_roles(scorers: Mapping[str, Scorer], batch: Batch, draws: Draws) -> dict[str, Scores]:

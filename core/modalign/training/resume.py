@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import cast, final
@@ -22,6 +23,8 @@ from modalign.training.reference import fingerprint
 from modalign.training.rng import rng_state, set_rng_state
 from modalign.training.samples import data_digest
 from modalign.training.state import TrainState
+
+log = logging.getLogger(__name__)
 
 # Settings that a resumed run may change: where things go, what is written when, and how a step is split. How long it
 # is may change too, so that a run can be made longer.
@@ -98,8 +101,16 @@ def capture(parts: Parts, optimizer: AdamW, progress: Progress, stands_on: Mappi
 
 def restore(parts: Parts, optimizer: AdamW, state: TrainState, stands_on: Mapping[str, str]) -> Progress:
     """Take a checkpoint back: weights, moments, what the reference keeps, and how far the run was."""
-    ranks, scorers = parts.ranks, parts.scorers
+    ranks, scorers, plan = parts.ranks, parts.scorers, parts.plan
     state.refuse_other(stands_on)
+    missed = state.step * plan.together - state.position
+    if missed and plan.steps > state.step and ranks.main:
+        log.warning(
+            "step %d was the last of a shorter run and %d comparison(s) short: the run goes on without those, unlike "
+            "one that was this long from the start; resume from an earlier checkpoint to have that one",
+            state.step,
+            missed,
+        )
     _fill_moments(parts.model, optimizer, state)
     wanted = _named(parts, optimizer)
     if set(wanted) != set(state.tensors):

@@ -84,7 +84,8 @@ class Session:
 
         def forget() -> None:  # what the run did after that checkpoint will be done again
             set_aside_after(self.folder.checkpoints, self.progress.step)
-            self.folder.metrics.truncate_after(self.progress.step)
+            step, evaluated = self.progress.step, self.progress.evaluated
+            self.folder.metrics.truncate_after(step, owed=None if evaluated == step else "eval_loss")
 
         ranks.on_main(forget)
 

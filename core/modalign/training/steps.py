@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -104,14 +104,13 @@ class Stepper:
         seed_step(self.config.seed, step, self.ranks.rank)
         draws = Draws(seed=self.config.seed, epoch=epoch)
         rate = set_learning_rate(self.optimizer, schedule(self.config, step, self.parts.plan.steps))
-        try:
+        with _memory(step, micro):
             sums, seen = self._backward(micro, draws)
-        except torch.OutOfMemoryError as error:
-            raise _out_of_memory(step, micro, error) from error
         norm = self._gradient_norm()
         good = all(bool(one.loss.isfinite()) for one in seen)
         overflow = good and self.accelerator.scaler is not None and not bool(norm.isfinite())
-        sums.add("grad_norm", torch.zeros_like(norm) if overflow else norm, torch.ones_like(norm))
+        # a step that fp16 will skip has no norm: counted as 0 it would draw the window's mean down
+        sums.add("grad_norm", torch.zeros_like(norm) if overflow else norm, torch.full_like(norm, not overflow))
         flags = {
             "_bad": float(not good or not (overflow or bool(norm.isfinite()))),
             "_stop": float(stop),
@@ -133,7 +132,8 @@ class Stepper:
                 position=position,
                 seed=self.config.seed,
             )
-        self._update(norm)
+        with _memory(step, micro):  # the first step makes the moments
+            self._update(norm)
         return Report(totals=totals, learning_rate=rate, samples=int(samples), tokens=int(tokens), stop=bool(stopped))
 
     def _backward(self, micro: Sequence[MicroBatch], draws: Draws) -> tuple[Sums, list[Seen]]:
@@ -155,8 +155,10 @@ class Stepper:
                 sums.extend(loss.metrics)
                 seen.append(Seen.of(one, scores, loss.sum))
                 hit("backward")
-                # wrapped for several processes, a model takes the mean of gradients: times their number is the sum
-                self.accelerator.backward(loss.sum * (self.ranks.world / (count or 1.0)))
+                # a micro-batch may reach nothing that trains: words alone, where only an encoder does
+                if loss.sum.requires_grad or (last and self.ranks.world > 1):
+                    # wrapped for several processes, a model takes the mean of gradients: times their number is the sum
+                    self.accelerator.backward(loss.sum * (self.ranks.world / (count or 1.0)))
         return sums, seen
 
     def _statistics(self, micro: Sequence[MicroBatch], draws: Draws) -> Mapping[str, Mean] | None:
@@ -191,6 +193,14 @@ class Stepper:
                 got=f"a loss scale of {scaler.get_scale():g}",
                 fix="use mixed_precision=bf16, or a smaller learning_rate",
             )
+
+
+@contextmanager
+def _memory(step: int, micro: Sequence[MicroBatch]) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise _out_of_memory(step, micro, error) from error
 
 
 def _out_of_memory(step: int, micro: Sequence[MicroBatch], error: Exception) -> ResourceError:

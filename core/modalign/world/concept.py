@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
 from random import Random
@@ -68,7 +68,8 @@ class Concept:
     harmless: bool | None = None
 
     def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
+        for name in VALUES:
+            value = getattr(self, name)
             if value is not None and value not in VALUES[name]:
                 msg = f"{name} is one of {', '.join(map(str, VALUES[name]))}, not {value!r}"
                 raise ValueError(msg)
@@ -76,8 +77,7 @@ class Concept:
     @property
     def said(self) -> dict[str, Value]:
         """The attributes that are set, with their values, in the order of `VALUES`."""
-        found = asdict(self)
-        return {name: found[name] for name in VALUES if found[name] is not None}
+        return {name: value for name in VALUES if (value := getattr(self, name)) is not None}
 
     @property
     def attributes(self) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from einops import rearrange
 from torch import Tensor
 
 from modalign.content import Part
+from modalign.data.fields import block_value
 from modalign.errors import DataError
 from modalign.roles import Modality
 from modalign_audio.world import RATE
@@ -32,11 +33,7 @@ class AudioModality(Modality):
     columns: ClassVar[tuple[str, ...]] = ("audio", "audios")
 
     def read(self, block: Mapping[str, object], *, root: Path | None) -> Part:
-        if unknown := [key for key, value in block.items() if key not in ("type", "audio") and value is not None]:
-            raise DataError(
-                "a block of a sound with a field that nothing reads", field=str(unknown[0]), fix="remove it"
-            )
-        part = _part(block.get("audio"))
+        part = _part(block_value(block, "audio", "a sound"))
         _samples(part)
         return part
 

@@ -15,6 +15,7 @@ from einops import rearrange
 from torch import Tensor
 
 from modalign.content import Part
+from modalign.data.fields import block_value
 from modalign.errors import DataError
 from modalign.roles import Modality
 
@@ -33,11 +34,7 @@ class ImageModality(Modality):
     columns: ClassVar[tuple[str, ...]] = ("image", "images")
 
     def read(self, block: Mapping[str, object], *, root: Path | None) -> Part:
-        if unknown := [key for key, value in block.items() if key not in ("type", "image") and value is not None]:
-            raise DataError(
-                "a block of a picture with a field that nothing reads", field=str(unknown[0]), fix="remove it"
-            )
-        part = _part(block.get("image"))
+        part = _part(block_value(block, "image", "a picture"))
         _pixels(part)
         return part
 

@@ -60,6 +60,13 @@ def postprocessing(model: PreTrainedModel) -> Postprocessing:
     states = cast(nn.Module, model.get_decoder())(input_ids=tokens, use_cache=False).last_hidden_state  # 1 n d
     raw = head(states.to(weight.dtype)).float()  # 1 n v; some families carry their states in float32
     logits = model(input_ids=tokens, use_cache=False).logits.float()
+    if not bool(logits.isfinite().all()):
+        broken = [name for name, value in model.named_parameters() if not bool(value.isfinite().all())]
+        raise ModelError(
+            f"the logits of {type(model).__name__} are not finite numbers",
+            got=f"weights that are not finite: {', '.join(broken[:4]) or 'none, so its arithmetic overflows'}",
+            fix="load a checkpoint from before it diverged" if broken else "load it with dtype='float32'",
+        )
     tolerance = _TOLERANCE.get(weight.dtype, 1e-4) * float(logits.abs().max())
     fitted = float((raw * logits).sum() / (raw * raw).sum())
     # what the config declares comes before the identity: a cap of 30 does not show in the small logits of a fresh model

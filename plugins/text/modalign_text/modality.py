@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import ClassVar, final
 
 from modalign.content import Part
-from modalign.data.fields import string
-from modalign.data.shown import shown
+from modalign.data.fields import block_value, string
 from modalign.errors import DataError
 from modalign.roles import Modality
 
@@ -28,14 +27,7 @@ class TextModality(Modality):
     blocks: ClassVar[tuple[str, ...]] = ("text",)
 
     def read(self, block: Mapping[str, object], *, root: Path | None) -> Part:
-        if unknown := [key for key, value in block.items() if key not in ("type", "text") and value is not None]:
-            raise DataError(
-                "a block of words with a field that nothing reads",
-                field=str(unknown[0]),
-                got=shown(block[unknown[0]]),
-                fix="remove it; the words are the field `text`",
-            )
-        return Part(modality=self.name, value=string(block.get("text"), "text"))
+        return Part(modality=self.name, value=string(block_value(block, "text", "words"), "text"))
 
     def block(self, part: Part) -> Mapping[str, object]:
         return {"type": "text", "text": _words(part)}

@@ -15,6 +15,7 @@ from einops import rearrange, repeat
 from torch import Tensor
 
 from modalign.content import Part
+from modalign.data.fields import block_value
 from modalign.errors import DataError
 from modalign.roles import Modality
 from modalign_video.world import RATE
@@ -35,9 +36,7 @@ class VideoModality(Modality):
     columns: ClassVar[tuple[str, ...]] = ("video", "videos")
 
     def read(self, block: Mapping[str, object], *, root: Path | None) -> Part:
-        if unknown := [key for key, value in block.items() if key not in ("type", "video") and value is not None]:
-            raise DataError("a block of a clip with a field that nothing reads", field=str(unknown[0]), fix="remove it")
-        part = _part(block.get("video"))
+        part = _part(block_value(block, "video", "a clip"))
         _pixels(part)
         return part
 

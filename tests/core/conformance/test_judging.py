@@ -71,13 +71,27 @@ class Random(Faulty):
         return replace(loss, sum=loss.sum + torch.rand(()))
 
 
+class Detached(Faulty):
+    def __call__(self, scores, targets, statistics=None):
+        loss = super().__call__(scores, targets, statistics)
+        return replace(loss, sum=loss.sum.detach())
+
+
+class NanAtWeightZero(Faulty):
+    def __call__(self, scores, targets, statistics=None):
+        loss = super().__call__(scores, targets, statistics)
+        return replace(loss, sum=loss.sum + 0 * scores["policy"].logps.sum())
+
+
 OBJECTIVES = {
-    MeansOfMeans: "must be that of its halves added",
-    Miscounts: "Loss.count must be count()",
-    Overflows: "must be finite at extreme scores",
-    Holds: "metric 'loss' must be detached",
-    OneSided: "must negate 'rewards/margins'",
-    Random: "the same scores must give the same loss",
+    MeansOfMeans: "the sum of a batch is not the sum over its parts: ",
+    Miscounts: "count() is not the count of the loss: ",
+    Overflows: "the loss of extreme scores is not finite",
+    Holds: "metric loss carries a graph",
+    OneSided: "swapping chosen and rejected does not negate the margin: ",
+    Random: "the same scores give another loss: ",
+    NanAtWeightZero: "a comparison of weight 0 changes the loss: nan",
+    Detached: "the loss has no gradient",
 }
 
 

@@ -3,11 +3,12 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from modalign.data import read
 from modalign.data.badrows import BadRow, write_bad_rows
-from modalign.errors import DataError
+from modalign.errors import DataError, PluginError
 
 ASK = {"role": "user", "content": "2+2?"}
 YES, NO = {"role": "assistant", "content": "4"}, {"role": "assistant", "content": "5"}
@@ -207,3 +208,36 @@ def test_a_format_that_fails_in_its_own_way_is_an_error_about_the_row(monkeypatc
     monkeypatch.setattr(type(data._reads), "comparison", fail)
     with pytest.raises(DataError, match=r"rows:1 .*format 'preference' failed on this row; found: KeyError: 'inside'"):
         data[0]
+
+
+def test_a_format_that_fails_to_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    format = type(read([PLAIN])._reads)
+
+    def fail(*_: object, **__: object) -> bool:
+        raise KeyError("inside")
+
+    monkeypatch.setattr(format, "claims", fail)
+    with pytest.raises(PluginError, match=r"the format 'preference' of plugin 'text' of modalign .* found: KeyError"):
+        read([PLAIN])
+
+
+def test_a_format_that_forgets_to_answer_claims_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(read([PLAIN])._reads), "claims", lambda *_: None)
+    with pytest.raises(DataError, match="no format claims"):
+        read([PLAIN])
+
+
+@pytest.mark.parametrize("kind", ["text", "image", "audio", "video"])
+def test_a_block_with_a_field_that_nothing_reads_names_it(kind: str) -> None:
+    block = {"type": kind, kind: "x", "detail": "high", "unused": None}
+    row = {"prompt": [{"role": "user", "content": [block]}], "completion": "y"}
+    with pytest.raises(
+        DataError, match=rf"field=prompt\[0\].content\[0\].detail: .* what is read is the field `{kind}`"
+    ):
+        read([row])[0]
+
+
+@pytest.mark.parametrize("size", [0, 1, 3])
+def test_a_column_of_an_array_is_a_column(size: int) -> None:
+    with pytest.raises(DataError, match="field=vector: no format or plugin claims this column"):
+        read([PLAIN | {"vector": np.zeros(size)}])[0]

@@ -9,6 +9,7 @@ import pytest
 
 from modalign.cli.data import check as command
 from modalign.data import Report, check, read
+from modalign.errors import ConfigError
 from modalign.testing.doubles import ToyPreparer
 
 
@@ -105,6 +106,14 @@ def test_the_command_ends_with_three_on_bad_rows_and_escapes_them(
     assert "[bold]" in shown
     listed = [json.loads(line) for line in (tmp_path / "list.jsonl").read_text().splitlines()]
     assert [row["row"] for row in listed] == [21, 22, 23]
+
+
+def test_the_command_refuses_what_it_could_only_ignore(tmp_path: Path) -> None:
+    path = _file(tmp_path / "good.jsonl", GOOD)
+    with pytest.raises(ConfigError, match=r"--max-length: .*no --model"):
+        command(path, max_length=5)
+    with pytest.raises(ConfigError, match=r"--bad-rows: .*no folder"):
+        command(path, bad_rows=tmp_path / "nowhere" / "list.jsonl")
 
 
 def test_the_command_gives_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

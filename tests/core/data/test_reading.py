@@ -42,15 +42,18 @@ IDS = [row["id"] for row in ROWS]
     ("name", "content"),
     [
         ("rows.jsonl", LINES),
-        ("rows.jsonl.gz", gzip.compress(LINES.encode())),
+        ("rows.jsonl.gz", gzip.compress(LINES.encode(), mtime=0)),
         ("rows.json", json.dumps(ROWS)),
         ("rows.json", json.dumps(ROWS, indent=2)),
         ("lines.json", LINES),
-        ("rows.json.gz", gzip.compress(json.dumps(ROWS).encode())),
+        ("rows.json.gz", gzip.compress(json.dumps(ROWS).encode(), mtime=0)),
         ("crlf.jsonl", LINES.replace("\n", "\r\n")),
         ("blank.jsonl", "\n\n" + LINES.replace("\n", "\n\n")),
         ("unended.jsonl", LINES.rstrip("\n")),
-        ("two_members.jsonl.gz", gzip.compress(LINES[:40].encode()) + gzip.compress(LINES[40:].encode())),
+        (
+            "two_members.jsonl.gz",
+            gzip.compress(LINES[:40].encode(), mtime=0) + gzip.compress(LINES[40:].encode(), mtime=0),
+        ),
     ],
 )
 def test_json_files_give_their_rows(tmp_path: Path, name: str, content: str | bytes) -> None:
@@ -97,6 +100,28 @@ def test_a_folder_gives_one_split_in_order_of_its_files(tmp_path: Path) -> None:
         read(tmp_path)
     with pytest.raises(DataError, match="no split 'dev'"):
         read(tmp_path, split="dev")
+
+
+@pytest.mark.parametrize(
+    ("files", "split"),
+    [
+        (("train_prefs-00000-of-00001.jsonl", "test_prefs-00000-of-00001.jsonl"), "train_prefs"),
+        (("train-00000-of-00001-0123456789abcdef.jsonl", "test-00000-of-00001-fedcba9876543210.jsonl"), "train"),
+    ],
+)
+def test_the_hubs_names_of_files_say_their_split(tmp_path: Path, files: tuple[str, str], split: str) -> None:
+    for name in files:
+        _write(tmp_path / name, LINES)
+    with pytest.raises(DataError, match=f"more than one split.* say which: split={split}$"):
+        read(tmp_path)
+    assert len(read(tmp_path, split=split)) == len(ROWS)
+
+
+def test_data_that_have_been_read_take_no_further_settings(tmp_path: Path) -> None:
+    data = read(ROWS)
+    assert read(data) is data
+    with pytest.raises(ConfigError, match=r"have been read.* found: limit"):
+        read(data, limit=1)
 
 
 def test_a_folder_of_shards_without_splits_is_read_whole(tmp_path: Path) -> None:
@@ -214,12 +239,12 @@ def test_a_line_beyond_the_cap_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_a_gzip_bomb_is_refused_before_it_unfolds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jsonlines, "FLOOR", 1 << 20)
-    bomb = _write(tmp_path / "bomb.jsonl.gz", gzip.compress(b" " * (8 << 20)))  # a ratio of about 1000
+    bomb = _write(tmp_path / "bomb.jsonl.gz", gzip.compress(b" " * (8 << 20), mtime=0))  # a ratio of about 1000
     with pytest.raises(DataError, match="grows beyond reason"):
         read(bomb)
     monkeypatch.setattr(jsonlines, "MAX_UNPACKED", 200)
     with pytest.raises(DataError, match="grows beyond reason"):
-        read(_write(tmp_path / "rows.jsonl.gz", gzip.compress(LINES.encode())))
+        read(_write(tmp_path / "rows.jsonl.gz", gzip.compress(LINES.encode(), mtime=0)))
 
 
 @pytest.mark.parametrize(
@@ -228,8 +253,8 @@ def test_a_gzip_bomb_is_refused_before_it_unfolds(tmp_path: Path, monkeypatch: p
         ("empty.jsonl", b"", "the file is empty"),
         ("blank.jsonl", b"\n \n", "no rows"),
         ("empty.json", b"[]", "no rows"),
-        ("empty.jsonl.gz", gzip.compress(b""), "the file is empty"),
-        ("cut.jsonl.gz", gzip.compress(LINES.encode())[:60], "broken or cut off"),
+        ("empty.jsonl.gz", gzip.compress(b"", mtime=0), "the file is empty"),
+        ("cut.jsonl.gz", gzip.compress(LINES.encode(), mtime=0)[:60], "broken or cut off"),
         ("not.jsonl.gz", b"hello, I am no gzip file", "broken or cut off"),
         ("broken.json", b'[{"prompt": 1}, {"pro', "not valid JSON"),
         ("broken.parquet", b"PAR1 and then nothing", "a parquet file that cannot be read"),
@@ -294,7 +319,7 @@ def test_data_can_be_sent_to_another_process(tmp_path: Path, kind: str) -> None:
         _parquet(path)
     else:
         content = json.dumps(ROWS) if kind == "json" else LINES
-        _write(path, gzip.compress(content.encode()) if kind.endswith("gz") else content)
+        _write(path, gzip.compress(content.encode(), mtime=0) if kind.endswith("gz") else content)
     data = read(path)
     assert data[4].id == "n4"
     assert pickle.loads(pickle.dumps(data))[4].id == "n4"

@@ -119,16 +119,16 @@ def test_metrics_tell_desirable_from_undesirable() -> None:
     assert {name: (mean.sum / mean.count).item() for name, mean in metrics.items()} == {
         "rewards/chosen": 1.5,  # 0.5 * (4 + 2) / 2
         "rewards/rejected": -0.5,
-        "rewards/margins": 2.0,
         "logps/chosen": -4.0,  # -7 + 3
         "logps/rejected": -8.0,
         "kl": 0.0,
     }
 
 
-def test_a_batch_of_one_label_has_no_margin() -> None:
+def test_a_batch_of_one_label_says_nothing_of_the_other() -> None:
     metrics = of(KTO(), row(4.0, label=True)).metrics
-    assert metrics["rewards/margins"].count == metrics["rewards/rejected"].count == 0
+    assert metrics["rewards/chosen"].count == 1
+    assert metrics["rewards/rejected"].count == metrics["logps/rejected"].count == 0
 
 
 @pytest.mark.parametrize(

@@ -147,8 +147,8 @@ def test_two_processes_take_the_samples_of_one(two: Path, name: str) -> None:
 def test_two_processes_write_the_metrics_of_one(two: Path, name: str) -> None:
     one, both = rows(two / "one" / name), rows(two / "two" / name)
     assert len(one) == len(both) == 5  # 3 steps and 2 evaluations
-    # extremes, and the margin of responses that are no pairs, are of a micro-batch and not of its samples
-    by_batch = {"min_reward", "max_reward"} | ({"rewards/margins"} if name == "kto" else set())
+    # extremes are of a micro-batch and not of its samples
+    by_batch = {"min_reward", "max_reward"}
     for expected, found in zip(one, both, strict=True):
         for key in {*expected, *found} - by_batch - {f"eval_{metric}" for metric in by_batch}:
             assert found[key] == pytest.approx(expected[key], rel=1e-5, abs=1e-6), (expected["step"], key)

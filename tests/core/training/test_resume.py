@@ -1,5 +1,6 @@
 """A run that was stopped, killed or made longer goes on as if nothing had been."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -109,8 +110,11 @@ def test_sigterm_saves_and_the_run_goes_on_as_if_nothing_had_been(tmp_path: Path
     assert caught.value.exit_code == 75
     assert (tmp_path / "cut/checkpoints/checkpoint-5").is_dir()
     assert not (tmp_path / "cut/final").exists()
+    # step 5 owes an evaluation: it is made up for, and again where the run is killed before its next checkpoint
+    with active("step-begin=raise:EIO@1"), pytest.raises(OSError, match="failpoint"):
+        _run(tmp_path / "cut", resume_from_checkpoint="auto")
+    assert [row["step"] for row in rows(tmp_path / "cut")] == [3, 5]
     _run(tmp_path / "cut", resume_from_checkpoint="auto")
-    # step 5 owed an evaluation: it was made up for
     assert rows(tmp_path / "cut") == rows(tmp_path / "whole")
     assert equal(weights(tmp_path / "cut"), weights(tmp_path / "whole"))
 
@@ -158,3 +162,22 @@ def test_every_place_of_the_loop_can_fail(tmp_path: Path) -> None:
             with pytest.raises(OSError, match=f"failpoint {place}"):
                 make(tmp_path / place, max_steps=1).train()
             assert fired()[place] == 1
+
+
+def test_a_run_that_is_made_longer_after_a_short_last_step_says_what_it_leaves_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # 7 pairs in steps of 4: the second step of one epoch has 3
+    settings = {"data": toy_pairs(7), "per_device_train_batch_size": 4, "lr_scheduler_type": "constant"}
+    make(tmp_path / "cut", num_train_epochs=1, save_steps=1, **settings).train()
+    make(tmp_path / "whole", num_train_epochs=2, **settings).train()
+    shutil.copytree(tmp_path / "cut", tmp_path / "late")
+    make(tmp_path / "late", num_train_epochs=2, resume_from_checkpoint="auto", **settings).train()
+    assert "step 2 was the last of a shorter run and 1 comparison(s) short" in caplog.text
+    assert rows(tmp_path / "late") != rows(tmp_path / "whole")
+    caplog.clear()
+    # what the warning says to do
+    earlier = tmp_path / "cut/checkpoints/checkpoint-1"
+    make(tmp_path / "cut", num_train_epochs=2, resume_from_checkpoint=earlier, **settings).train()
+    assert "shorter run" not in caplog.text
+    assert rows(tmp_path / "cut") == rows(tmp_path / "whole")

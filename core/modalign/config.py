@@ -102,7 +102,7 @@ class DataConfig(Config):
     """Rows to train or evaluate on."""
 
     path: str
-    """A file (.jsonl, .json, .parquet, .gz), a folder of them, an id on the hub, or `oracle` for the synthetic world."""
+    """A file (.jsonl, .json, .parquet, .gz), a folder of them, an id on the hub, or `oracle`, the synthetic world."""
 
     format: str | None = None
     """Name of the row format; by default the one that claims the columns."""

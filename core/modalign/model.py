@@ -14,8 +14,8 @@ from modalign.batch import Batch
 from modalign.content import Message, Response
 from modalign.draws import Draws
 from modalign.errors import ConfigError, ModelError
-from modalign.roles import Assembly, Backbone, Connector, Decoder, Encoder, Head, Units
-from modalign.scores import Scores
+from modalign.roles import Assembly, Backbone, Connector, Decoder, Encoder, Head
+from modalign.scores import Scores, Units
 
 
 @final
@@ -72,7 +72,7 @@ class Model(nn.Module):
         for name, encoder in self.encoders.items():
             digests = [digest for digest in wanted if batch.media[digest].modality == name]
             encoded = cast(list[Tensor], encoder([batch.media[digest] for digest in digests]))
-            connector = self.connectors[name] if name in self.connectors else None
+            connector = self.connectors[name] if name in self.connectors else None  # noqa: SIM401 - no `get` there
             for digest, embedding in zip(digests, encoded, strict=True):
                 found[digest] = embedding if connector is None else connector(embedding)
         if missing := [digest for digest in wanted if digest not in found]:

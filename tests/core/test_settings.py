@@ -13,7 +13,7 @@ from modalign.errors import ConfigError
 from modalign.registry import registry
 from modalign.training.card import resolved
 from modalign.training.config import TrainConfig
-from modalign.training.runinfo import yaml_bytes
+from modalign.training.storage.runinfo import yaml_bytes
 
 LEAST = "model: {path: m}\ndata: {path: d}\nobjective: dpo\n"  # three lines: what is added is line 4
 OBJECTIVES = ("sft", "dpo", "ipo", "kto", "simpo", "orpo", "reward")

@@ -151,7 +151,7 @@ def sources() -> list[Path]:
 def test_every_source_file_is_read():
     found = sources()
     assert {path.relative_to(ROOT).parts[0] for path in found} == set(FOLDERS)
-    assert ROOT / "core" / "modalign" / "training" / "checkpoint.py" in found
+    assert ROOT / "core" / "modalign" / "training" / "storage" / "checkpoint.py" in found
     hidden = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py[wx]*")]
     assert [path for path in hidden if path.suffix != ".pyc"] == []
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from modalign.cli import main
 from modalign.failpoints import active, fired
 from modalign.testing.processes import in_child
-from modalign.training.metricslog import read_metrics
+from modalign.training.storage.metricslog import read_metrics
 from modalign_text.testing import tiny_model
 
 WORDS = ("red", "green", "blue", "one", "two", "three", "big", "small")
@@ -159,6 +159,8 @@ def test_a_reward_model_is_trained_and_measured(cli: Cli) -> None:
     # Wilson, all of 5: 5 / (5 + 1.96^2) = 0.5655
     assert found["metrics"]["accuracy"] < 1 or found["intervals_95"]["accuracy"] == pytest.approx([0.5655, 1], abs=1e-4)
     assert evaluated(cli, "reward", "--model", "run/final", "--data", "test.jsonl")["metrics"] == found["metrics"]
+    Path("run").rename("reward")  # a folder of that name beside us is not asked, where a model is
+    assert evaluated(cli, "reward", "--model", "reward/final", "--data", "test.jsonl")["metrics"] == found["metrics"]
 
 
 def test_settings_of_the_training_data_do_not_reach_the_data_of_a_test(cli: Cli) -> None:

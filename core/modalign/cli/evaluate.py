@@ -39,7 +39,9 @@ def evaluate(
     from modalign.training.job import final_model
 
     folder = Path(target)
-    is_run = (folder / "config.yaml").is_file()
+    flags = {token.partition("=")[0] for token in tokens}
+    # a folder may be called `dpo`: with a model of its own, the word is the objective
+    is_run = (folder / "config.yaml").is_file() and not (target.isidentifier() and flags & {"--model", "--model.path"})
     if folder.is_dir() and not is_run and not target.isidentifier():
         raise ConfigError(
             "this folder is no run",
@@ -47,7 +49,7 @@ def evaluate(
             got="no config.yaml",
             fix=f"name the run's own folder; of a model: modalign evaluate OBJECTIVE --model {target} --data PATH",
         )
-    given = any(token.partition("=")[0] in ("--data", "--data.path") for token in tokens)
+    given = bool(flags & {"--data", "--data.path"})
 
     def other_data(document: dict[str, object]) -> None:
         """What limits or cuts training data must not quietly do so to the data of a test."""

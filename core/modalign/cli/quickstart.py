@@ -44,7 +44,7 @@ def quickstart(
             "quickstart writes into a new or an empty folder",
             where=str(output_dir),
             got="there is something in it" if output_dir.is_dir() else "a file",
-            fix=f"remove it, or choose another: modalign quickstart --output-dir {output_dir}-2",
+            fix=f"remove it, or choose another: modalign quickstart --output_dir {output_dir}-2",
         )
     from modalign.report import of_demonstration, write
     from modalign.world.demonstration import demonstrate, settings

@@ -18,7 +18,7 @@ def report(run: Path, *, output: Path | None = None) -> int:
         The HTML file; by default report.html in the run folder.
     """
     from modalign.report import of_run, write
-    from modalign.training.runfolder import RunFolder
+    from modalign.training.storage.runfolder import RunFolder
 
     if not RunFolder(run).metrics_path.is_file():
         raise ConfigError(

@@ -86,6 +86,8 @@ class LoraAdapters(Adapters):
         )
         config = copy.deepcopy(self.model.peft_config[_NAME])
         config.inference_mode = True
+        if isinstance(config, LoraConfig) and isinstance(config.target_modules, set):
+            config.target_modules = sorted(config.target_modules)  # a set's order differs from process to process
         config.save_pretrained(str(folder))
 
     @torch.no_grad()

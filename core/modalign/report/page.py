@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, final
 
 from modalign import __version__
 from modalign.report.curves import Chart
-from modalign.training.durable import replace_file
+from modalign.training.storage.durable import replace_file
 
 if TYPE_CHECKING:
     from jinja2 import Template

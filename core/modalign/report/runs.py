@@ -8,8 +8,8 @@ from pathlib import Path
 from modalign.errors import DataError
 from modalign.report.curves import Chart, Line
 from modalign.report.page import Page
-from modalign.training.metricslog import read_metrics
-from modalign.training.runfolder import RunFolder
+from modalign.training.storage.metricslog import read_metrics
+from modalign.training.storage.runfolder import RunFolder
 
 #: Metrics worth a chart, in order, each with a line on how to read it; a run has some of them.
 CHARTED: Mapping[str, str] = {

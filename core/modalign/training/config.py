@@ -72,7 +72,7 @@ class TrainingConfig(Config):
     """Train without dropout, so that policy and reference differ by their weights only."""
 
     reference: Literal["auto", "adapters_off", "copy"] = "auto"
-    """Where reference scores come from: the same model with its adapters off, or a frozen copy. `auto` prefers the first."""
+    """Reference scores come from the same model with its adapters off, or a frozen copy; `auto` prefers the first."""
 
     seed: NonNegativeInt = 0
     """Of the data's order, of draws, and of everything random."""

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
-import torch
 from torch import Tensor
 
 from modalign.data import prepare, read
@@ -22,7 +21,8 @@ from modalign.model import Model
 from modalign.objectives.base import Objective
 from modalign.training.checks import check_model
 from modalign.training.config import TrainConfig
-from modalign.training.runfolder import RunFolder
+from modalign.training.heads import add_heads
+from modalign.training.storage.runfolder import RunFolder
 from modalign.training.trainer import Trainer, TrainResult
 
 
@@ -105,24 +105,6 @@ def final_model(folder: Path) -> Path:
             fix=f"finish it: modalign train {RunFolder(folder).config} --resume_from_checkpoint auto",
         )
     return found
-
-
-def add_heads(model: Model, objective: Objective, *, seed: int) -> None:
-    """Give a model the reward heads that an objective needs and it has not: linear ones, from the run's seed."""
-    from modalign.registry import registry
-
-    missing = [name for name in objective.needs.heads if name not in model.heads]
-    if missing and model.backbone is None:
-        raise ModelError(
-            f"{type(objective).__name__} needs a reward head, which reads the states of a backbone",
-            got="a model without a backbone",
-            fix="use a model with one",
-        )
-    for name in missing:
-        assert model.backbone is not None
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model.heads[name] = registry.head("linear")(model.backbone.width, dimensions=(name,))
 
 
 def _start(config: TrainConfig, trained: Path | None) -> tuple[Model, dict[str, Tensor]]:

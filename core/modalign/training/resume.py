@@ -20,9 +20,9 @@ from modalign.training.metrics import Total, Window
 from modalign.training.parts import Parts
 from modalign.training.ranks import Json, Ranks
 from modalign.training.reference import fingerprint
-from modalign.training.rng import rng_state, set_rng_state
 from modalign.training.samples import data_digest
-from modalign.training.state import TrainState
+from modalign.training.storage.rng import rng_state, set_rng_state
+from modalign.training.storage.state import TrainState
 
 log = logging.getLogger(__name__)
 

@@ -13,12 +13,12 @@ from torch.optim import AdamW
 
 from modalign.training.callbacks import Event, Snapshot, notify
 from modalign.training.card import resolved, write_card
-from modalign.training.checkpoint import latest, load_checkpoint, save_checkpoint, set_aside_after
 from modalign.training.hub import push
 from modalign.training.parts import Parts
 from modalign.training.resume import Progress, capture, digests, restore
-from modalign.training.runfolder import RunFolder
 from modalign.training.samples import data_facts, write_bad_rows
+from modalign.training.storage.checkpoint import latest, load_checkpoint, save_checkpoint, set_aside_after
+from modalign.training.storage.runfolder import RunFolder
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from modalign.training.checks import check_model, leave_out
 from modalign.training.config import TrainingConfig
 from modalign.training.dropout import disable_dropout, train_mode
 from modalign.training.evaluation import evaluate_parts
+from modalign.training.heads import add_heads
 from modalign.training.hub import check_hub
 from modalign.training.loader import Assembling
 from modalign.training.loop import Loop
@@ -53,7 +54,8 @@ class TrainResult:
 class Trainer:
     """Trains a model with an objective on data.
 
-    model: changed in place: what the objective does not train is frozen, and dropout is set to zero.
+    model: changed in place: it gets the reward heads it lacks, what the objective does not train is frozen, and dropout
+        is set to zero.
     objective: the loss.
     data, eval_data: what `modalign.read` takes or gives, or what is prepared already.
     config: settings; ``settings`` are single ones by name, which go before.
@@ -83,6 +85,7 @@ class Trainer:
         **settings: object,
     ) -> None:
         config = _configure(config, settings)
+        add_heads(model, objective, seed=config.seed)
         check_model(model, objective)
         check_hub(config)
         leave_out(model, objective)

@@ -15,7 +15,7 @@ from modalign.errors import DistributedError, NumericError
 from modalign.objectives import DPO, KTO, SFT, BradleyTerry, Objective
 from modalign.testing import toy_model, toy_pairs
 from modalign.training import Callback, Snapshot, Trainer
-from modalign.training.metricslog import read_metrics
+from modalign.training.storage.metricslog import read_metrics
 
 if TYPE_CHECKING:
     from modalign.assembler import Sample

@@ -15,7 +15,7 @@ from modalign.model import Model
 from modalign.objectives import DPO, SFT, Objective
 from modalign.testing import toy_model, toy_pairs
 from modalign.training import Callback, Snapshot, Trainer
-from modalign.training.metricslog import read_metrics
+from modalign.training.storage.metricslog import read_metrics
 
 
 @pytest.fixture(autouse=True)

@@ -16,10 +16,10 @@ from modalign.scores import Scores, Units
 from modalign.testing import toy_model, toy_pairs
 from modalign.training import Trainer, TrainingConfig
 from modalign.training.loader import Assembling
-from modalign.training.metricslog import read_metrics
 from modalign.training.optimizer import make_optimizer, schedule
 from modalign.training.plan import Plan
 from modalign.training.steps import scored_tokens
+from modalign.training.storage.metricslog import read_metrics
 
 
 @pytest.fixture(autouse=True)

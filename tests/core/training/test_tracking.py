@@ -13,7 +13,7 @@ from modalign.errors import ConfigError, MissingExtra
 from modalign.objectives import DPO
 from modalign.testing import toy_model, toy_pairs
 from modalign.training import Trainer
-from modalign.training.metricslog import read_metrics
+from modalign.training.storage.metricslog import read_metrics
 from modalign.training.tracking import TensorBoard, make_trackers
 
 

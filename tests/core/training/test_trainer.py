@@ -19,8 +19,8 @@ from modalign.model import Model
 from modalign.objectives import DPO, IPO, KTO, ORPO, SFT, BradleyTerry, Objective
 from modalign.testing import toy_model, toy_pairs
 from modalign.training import Trainer
-from modalign.training.metricslog import read_metrics
 from modalign.training.ranks import make_accelerator
+from modalign.training.storage.metricslog import read_metrics
 
 
 @pytest.fixture(autouse=True)
@@ -200,9 +200,15 @@ def test_a_setting_that_does_not_exist_is_named(tmp_path: Path) -> None:
         make(tmp_path, max_steps=-1)
 
 
-def test_an_objective_that_needs_a_head_says_how_to_get_one(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"reward head 'reward'.*LinearHead"):
-        make(tmp_path, objective=BradleyTerry())
+def test_a_model_gets_the_head_its_objective_needs_the_same_from_the_same_seed(tmp_path: Path) -> None:
+    heads = []
+    for seed in (0, 0, 1):
+        model = toy_model()
+        make(tmp_path, model=model, objective=BradleyTerry(), seed=seed)
+        heads.append(next(model.heads["reward"].parameters()))
+    assert heads[0].requires_grad
+    assert heads[0].equal(heads[1])
+    assert not heads[0].equal(heads[2])
 
 
 def test_a_model_in_which_nothing_trains_is_refused(tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ from typing import cast, final
 
 from modalign import __version__
 from modalign.errors import CheckpointError
-from modalign.training import strictjson
-from modalign.training.durable import BLOCK, Written, open_regular
-from modalign.training.foreign import refuse_foreign
-from modalign.training.state import JSON
+from modalign.training.storage import strictjson
+from modalign.training.storage.durable import BLOCK, Written, open_regular
+from modalign.training.storage.foreign import refuse_foreign
+from modalign.training.storage.state import JSON
 
 NAME = "manifest.json"
 VERSION = 1  #: of the checkpoint format that this release writes, and the newest that it reads

@@ -18,9 +18,9 @@ from typing import cast
 
 from modalign.errors import CheckpointError
 from modalign.failpoints import hit
-from modalign.training import manifest as manifests
-from modalign.training import strictjson, tensorfile
-from modalign.training.durable import (
+from modalign.training.storage import manifest as manifests
+from modalign.training.storage import strictjson, tensorfile
+from modalign.training.storage.durable import (
     disk_errors,
     fsync_folder,
     make_folder,
@@ -28,8 +28,8 @@ from modalign.training.durable import (
     remove,
     write_file,
 )
-from modalign.training.manifest import Manifest, folder_name, step_of
-from modalign.training.state import JSON, TrainState
+from modalign.training.storage.manifest import Manifest, folder_name, step_of
+from modalign.training.storage.state import JSON, TrainState
 
 log = logging.getLogger(__name__)
 

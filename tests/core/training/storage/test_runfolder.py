@@ -15,10 +15,10 @@ import torch
 
 from modalign.errors import ConfigError, ResourceError
 from modalign.testing.processes import exit_code, in_child, start_child
-from modalign.training import runlock
-from modalign.training.checkpoint import save_checkpoint
-from modalign.training.runfolder import RunFolder
-from modalign.training.state import TrainState
+from modalign.training.storage import runlock
+from modalign.training.storage.checkpoint import save_checkpoint
+from modalign.training.storage.runfolder import RunFolder
+from modalign.training.storage.state import TrainState
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import torch
 from modalign import failpoints
 from modalign.errors import DataError, ResourceError
 from modalign.testing.processes import in_child
-from modalign.training.metricslog import MetricsLog, read_metrics
+from modalign.training.storage.metricslog import MetricsLog, read_metrics
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from ruamel.yaml import YAML
 
 from modalign import __version__
 from modalign.hookspecs import GROUP
-from modalign.training import strictjson
-from modalign.training.state import JSON
+from modalign.training.storage import strictjson
+from modalign.training.storage.state import JSON
 
 _SECRET_FLAG = re.compile(r"(?i)(token(?!s)|secret|password|passwd|api[-_]?key|credential)")
 _SECRET_VALUE = re.compile(r"\b(?:hf_|sk-|ghp_|xox[a-z]-)[\w-]{6,}|(?<=://)[^/@\s]+(?=@)")

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from modalign.errors import CheckpointError
-from modalign.training.durable import open_regular
+from modalign.training.storage.durable import open_regular
 
 _HEAD = 512  # bytes that tell: tar says what it is at byte 257
 _MOST = 1000  # files of a folder that are looked at

@@ -11,8 +11,8 @@ from ruamel.yaml import YAML
 
 from modalign import failpoints
 from modalign.errors import ResourceError
-from modalign.training.runfolder import RunFolder
-from modalign.training.runinfo import redact
+from modalign.training.storage.runfolder import RunFolder
+from modalign.training.storage.runinfo import redact
 
 
 @pytest.fixture

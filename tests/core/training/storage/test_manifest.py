@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from modalign.errors import CheckpointError
-from modalign.training import manifest, strictjson
-from modalign.training.checkpoint import load_checkpoint, save_checkpoint, verify
-from modalign.training.state import JSON, TrainState
+from modalign.training.storage import manifest, strictjson
+from modalign.training.storage.checkpoint import load_checkpoint, save_checkpoint, verify
+from modalign.training.storage.state import JSON, TrainState
 
 OLD_FORMATS = Path(__file__).parent / "formats"
 STATE = TrainState(step=1, position=4, tensors={"weight": torch.ones(2)})

@@ -17,7 +17,7 @@ from typing import Self, cast, final
 
 from modalign.errors import DataError
 from modalign.failpoints import hit
-from modalign.training.durable import disk_errors, replace_file, write_all
+from modalign.training.storage.durable import disk_errors, replace_file, write_all
 
 log = logging.getLogger(__name__)
 

@@ -16,9 +16,9 @@ import torch
 from modalign import failpoints
 from modalign.errors import CheckpointError, ResourceError
 from modalign.testing.processes import in_child
-from modalign.training import durable, tensorfile
-from modalign.training.checkpoint import latest, load_checkpoint, save_checkpoint, sweep, verify
-from modalign.training.state import TrainState
+from modalign.training.storage import durable, tensorfile
+from modalign.training.storage.checkpoint import latest, load_checkpoint, save_checkpoint, sweep, verify
+from modalign.training.storage.state import TrainState
 
 
 def state(step: int) -> TrainState:

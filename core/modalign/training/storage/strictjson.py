@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import cast
 
-from modalign.training.state import JSON
+from modalign.training.storage.state import JSON
 
 _TAG = "$float"
 

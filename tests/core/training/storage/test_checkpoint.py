@@ -13,11 +13,18 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from modalign.errors import CheckpointError
-from modalign.training import checkpoint as checkpoints_module
-from modalign.training import tensorfile
-from modalign.training.checkpoint import latest, load_checkpoint, save_checkpoint, set_aside_after, sweep, verify
-from modalign.training.durable import write_file
-from modalign.training.state import TrainState
+from modalign.training.storage import checkpoint as checkpoints_module
+from modalign.training.storage import tensorfile
+from modalign.training.storage.checkpoint import (
+    latest,
+    load_checkpoint,
+    save_checkpoint,
+    set_aside_after,
+    sweep,
+    verify,
+)
+from modalign.training.storage.durable import write_file
+from modalign.training.storage.state import TrainState
 
 
 def state(step: int, **fields) -> TrainState:

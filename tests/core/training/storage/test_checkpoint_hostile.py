@@ -15,11 +15,11 @@ import pytest
 import torch
 
 from modalign.errors import CheckpointError
-from modalign.training.checkpoint import latest, load_checkpoint, save_checkpoint, verify
-from modalign.training.durable import Written
-from modalign.training.foreign import kind_of
-from modalign.training.manifest import Manifest
-from modalign.training.state import TrainState
+from modalign.training.storage.checkpoint import latest, load_checkpoint, save_checkpoint, verify
+from modalign.training.storage.durable import Written
+from modalign.training.storage.foreign import kind_of
+from modalign.training.storage.manifest import Manifest
+from modalign.training.storage.state import TrainState
 
 # What this file makes is what an attacker would; the code under test must never do any of it.
 

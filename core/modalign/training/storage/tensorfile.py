@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from modalign.errors import CheckpointError
-from modalign.training.foreign import FIX, sniff
+from modalign.training.storage.foreign import FIX, sniff
 
 _NAMES = {
     torch.float64: "F64",

@@ -18,12 +18,12 @@ from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
 from modalign.errors import ConfigError, ResourceError
-from modalign.training import runinfo, strictjson
-from modalign.training.checkpoint import sweep
-from modalign.training.durable import disk_errors, fsync_folder, make_folder, replace_file
-from modalign.training.metricslog import MetricsLog
-from modalign.training.runlock import NAME as LOCK
-from modalign.training.runlock import RunLock
+from modalign.training.storage import runinfo, strictjson
+from modalign.training.storage.checkpoint import sweep
+from modalign.training.storage.durable import disk_errors, fsync_folder, make_folder, replace_file
+from modalign.training.storage.metricslog import MetricsLog
+from modalign.training.storage.runlock import NAME as LOCK
+from modalign.training.storage.runlock import RunLock
 
 log = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from modalign.errors import CheckpointError
-from modalign.training.checkpoint import load_checkpoint, save_checkpoint
-from modalign.training.rng import rng_state, set_rng_state
-from modalign.training.state import TrainState
+from modalign.training.storage.checkpoint import load_checkpoint, save_checkpoint
+from modalign.training.storage.rng import rng_state, set_rng_state
+from modalign.training.storage.state import TrainState
 
 
 def seed(python: int, numpy: int, cpu: int) -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from modalign.training import checkpoint as writer
-from modalign.training.checkpoint import save_checkpoint, verify
-from modalign.training.state import TrainState
+from modalign.training.storage import checkpoint as writer
+from modalign.training.storage.checkpoint import save_checkpoint, verify
+from modalign.training.storage.state import TrainState
 
 Op = tuple  # (kind, path, ...): create, write with its bytes, fsync, mkdir, rename with the new path, remove
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypedDict, final
 
 from modalign.errors import ResourceError
-from modalign.training.durable import disk_errors
+from modalign.training.storage.durable import disk_errors
 
 log = logging.getLogger(__name__)
 

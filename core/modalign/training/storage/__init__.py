@@ -1,0 +1,1 @@
+"""What a run writes and reads back: its folder and lock, its metrics, checkpoints that are committed atomically."""

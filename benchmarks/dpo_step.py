@@ -92,9 +92,9 @@ def save_models(shape: Shape, folder: Path) -> None:
 
 def trl_step(shape: Shape, folder: Path, *, compact: bool) -> Callable[[], float]:
     """A step of TRL's DPOTrainer, full fine-tuning with a second model as reference."""
-    from trl.trainer import utils
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl.trainer import utils
     from trl.trainer.dpo_config import DPOConfig
     from trl.trainer.dpo_trainer import DPOTrainer
 

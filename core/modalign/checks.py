@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import final
 
 from packaging.requirements import Requirement
-from packaging.version import Version
 
 from modalign.admission import describe_error
 from modalign.discovery import own_requirement, unmet
@@ -48,7 +47,7 @@ def library(
         return CheckResult(ok=None, found="not installed", fix=install)
     requirement = own_requirement(package)
     if requirement is not None and (problem := unmet(requirement)):
-        return CheckResult(ok=False, found=problem, fix=f'pip install "{_plain(requirement)}"')
+        return CheckResult(ok=False, found=problem, fix=f'pip install "{plain(requirement)}"')
     try:
         import_module(module or package)
         if attempt is not None:
@@ -61,25 +60,8 @@ def library(
     return CheckResult(ok=True, found=found)
 
 
-def torch_mate(package: str) -> str:
-    """The command that installs the release of torchvision, torchaudio or torchcodec that fits this torch.
-
-    torchvision 0.N+15 is built for torch 2.N, torchaudio's last release is 2.11, torchcodec's versions are their own.
-    The two from the package index are built for the index's torch, so that another build of torch needs its own index.
-    """
-    torch = Version(version("torch"))
-    pins = {
-        "torchvision": f"torchvision==0.{torch.minor + 15}.*",
-        "torchaudio": f"torchaudio==2.{min(torch.minor, 11)}.*",
-    }
-    index = f"--index-url https://download.pytorch.org/whl/{torch.local} " if torch.local else ""
-    asked = own_requirement("torch")
-    if asked is not None and torch not in asked.specifier:
-        return f'pip install "{_plain(asked)}" {package}'
-    return f'pip install --force-reinstall --no-deps {index}"{pins.get(package, package)}"'
-
-
-def _plain(requirement: Requirement) -> str:
+def plain(requirement: Requirement) -> str:
+    """A requirement as pip takes it, without the extra it comes with."""
     return f"{requirement.name}{requirement.specifier}"
 
 

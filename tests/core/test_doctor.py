@@ -11,12 +11,13 @@ from typing import cast
 
 import pytest
 
-from modalign import checks
-from modalign.checks import Disk, Torch, library, torch_mate
+from modalign.checks import Disk, Torch, library
 from modalign.cli.doctor import doctor
 from modalign.cli.plugins import describe, plugins
 from modalign.doctor import Finding, examine, healthy
 from modalign.hookspecs import hookimpl
+from modalign.integrations import mates
+from modalign.integrations.mates import torch_mate
 from modalign.registry import Registry
 from modalign.roles import Check, CheckResult
 
@@ -125,7 +126,7 @@ def test_an_installed_and_broken_library_is_told_with_its_mend() -> None:
 def test_the_mate_of_a_torch_is_the_release_built_for_it(
     torch: str, package: str, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checks, "version", lambda name: torch)
+    monkeypatch.setattr(mates, "version", lambda name: torch)
     assert torch_mate(package) == command
 
 

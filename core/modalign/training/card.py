@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from importlib import metadata
 
-import torch
+from packaging.requirements import Requirement
 
 from modalign import __version__
 from modalign.config import ModelConfig
@@ -15,7 +15,6 @@ from modalign.errors import PluginError
 from modalign.objectives.base import Objective
 from modalign.training.config import TrainConfig, TrainingConfig
 
-_LIBRARIES = ("accelerate", "transformers", "peft", "diffusers", "safetensors")
 _LEFT_OUT = ("perf/", "learning_rate", "grad_norm", "epoch", "num_tokens")
 
 
@@ -118,9 +117,10 @@ model = modalign.load("path/to/this/folder")
 
 
 def _versions() -> dict[str, str]:
-    """Versions of what this run has imported."""
-    found = {"modalign": __version__, "torch": torch.__version__}
-    return found | {name: metadata.version(name) for name in _LIBRARIES if name in sys.modules}
+    """Versions of what this run has imported, of all that modalign asks for in any extra."""
+    asked = {Requirement(one).name for one in metadata.requires("modalign") or ()}
+    used = sorted(name for name in asked if name in sys.modules)
+    return {"modalign": __version__} | {name: metadata.version(name) for name in used}
 
 
 def _cell(value: object) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import final
 
-from modalign.checks import library, torch_mate
+from modalign.checks import library
+from modalign.integrations.mates import torch_mate
 from modalign.roles import Check, CheckResult
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import final
 
-from modalign.checks import library, torch_mate
+from modalign.checks import library
+from modalign.integrations.mates import torch_mate
 from modalign.roles import Check, CheckResult
 
 

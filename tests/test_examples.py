@@ -38,7 +38,8 @@ def blocks(page: Path, *languages: str) -> list[str]:
 def commands(page: Path) -> Iterator[list[str]]:
     """Every `modalign ...` in shell blocks, and in single backticks where it is a whole command."""
     text = page.read_text()
-    lines = [line for block in blocks(page, "bash", "sh", "console", "shell") for line in block.splitlines()]
+    shell = blocks(page, "bash", "sh", "console", "shell")
+    lines = [line for block in shell for line in block.replace("\\\n", " ").splitlines()]
     lines += re.findall(r"`(modalign [^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S))
     for line in lines:
         for part in re.split(r"&&|\||;(?=\s)", line.split(" #")[0]):

@@ -119,8 +119,9 @@ model = modalign.load("path/to/this/folder")
 def _versions() -> dict[str, str]:
     """Versions of what this run has imported, of all that modalign asks for in any extra."""
     asked = {Requirement(one).name for one in metadata.requires("modalign") or ()}
-    used = sorted(name for name in asked if name in sys.modules)
-    return {"modalign": __version__} | {name: metadata.version(name) for name in used}
+    installed = {one.name: one.version for one in metadata.distributions() if one.name in asked}
+    used = sorted(name for name in installed if name in sys.modules)
+    return {"modalign": __version__} | {name: installed[name] for name in used}
 
 
 def _cell(value: object) -> str:

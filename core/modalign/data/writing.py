@@ -12,7 +12,7 @@ def column(messages: Sequence[Message]) -> str | list[dict[str, object]]:
     """A string for a continuation outside any template, else a list of messages with role and content.
 
     >>> from modalign.content import Part
-    >>> column([Message(role="user", parts=(Part(modality="text", value="Hello"),))])
+    >>> column([Message(role="user", parts=(Part(modality="words", value="Hello"),))])
     [{'role': 'user', 'content': 'Hello'}]
     """
     if len(messages) == 1 and messages[0].role == RAW and isinstance(words := _content(messages[0]), str):

@@ -159,8 +159,13 @@ def test_a_reward_model_is_trained_and_measured(cli: Cli) -> None:
     # Wilson, all of 5: 5 / (5 + 1.96^2) = 0.5655
     assert found["metrics"]["accuracy"] < 1 or found["intervals_95"]["accuracy"] == pytest.approx([0.5655, 1], abs=1e-4)
     assert evaluated(cli, "reward", "--model", "run/final", "--data", "test.jsonl")["metrics"] == found["metrics"]
-    Path("run").rename("reward")  # a folder of that name beside us is not asked, where a model is
-    assert evaluated(cli, "reward", "--model", "reward/final", "--data", "test.jsonl")["metrics"] == found["metrics"]
+
+
+def test_a_run_folder_called_like_an_objective_is_not_asked_where_a_model_is_given(cli: Cli) -> None:
+    assert cli(*TRAIN, *LORA, "--output_dir", "dpo")[0] == 0
+    found = evaluated(cli, "./dpo", "--data", "test.jsonl")
+    # read as the run, the word would bring the run's new adapters to a model that has its own
+    assert evaluated(cli, "dpo", "--model", "dpo/final", "--data", "test.jsonl")["metrics"] == found["metrics"]
 
 
 def test_settings_of_the_training_data_do_not_reach_the_data_of_a_test(cli: Cli) -> None:

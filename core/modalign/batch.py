@@ -50,12 +50,14 @@ class Slot:
 
     row, start, stop: where.
     digest: which medium, a key of `Batch.media`.
+    first: which of the medium's embeddings the first token takes; a medium may lie in several runs of tokens.
     """
 
     row: int
     start: int
     stop: int
     digest: str
+    first: int = 0
 
 
 @final
@@ -106,6 +108,7 @@ class Targets:
 
     pairs: ``b 2`` chosen and rejected.
     margins: ``b`` how much better the chosen should be, in reward.
+    preferences: by dimension, ``b``: the probability that the chosen is the better one; NaN where nobody said.
     own: ``a`` the responses that belong to their prompt, those the loss is about.
     labels: ``a`` for each of `own`, whether it is desirable (1.0 or 0.0).
     mismatched: ``a`` for each of `own`, another prompt's response laid under its prompt, for a KL estimate.
@@ -122,6 +125,7 @@ class Targets:
     labels: Tensor | None = None
     mismatched: Tensor | None = None
     rewards: Mapping[str, Tensor] = field(default_factory=lambda: MappingProxyType({}))
+    preferences: Mapping[str, Tensor] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @final

@@ -39,6 +39,35 @@ class AdapterConfig(Config):
     """Scale by alpha / sqrt(r) instead, https://arxiv.org/abs/2312.03732."""
 
 
+class ConnectorConfig(Config):
+    """What fits an encoder's embeddings to the backbone's width."""
+
+    type: str = "mlp"
+    """Registered name: `linear`, `mlp`, `query`."""
+
+    options: dict[str, object] = Field(default_factory=dict)
+    """Further settings of the connector."""
+
+
+class EncoderConfig(Config):
+    """An encoder by folder or id, and the connector behind it."""
+
+    path: str
+    """A folder, or an id on the model hub."""
+
+    type: str | None = None
+    """Registered name of the encoder; by default the only one for its modality, or the plugin's general one."""
+
+    revision: str | None = None
+    """Branch, tag or commit of an id on the hub."""
+
+    connector: ConnectorConfig = Field(default_factory=ConnectorConfig)
+    """The connector."""
+
+    options: dict[str, object] = Field(default_factory=dict)
+    """Further settings of the encoder."""
+
+
 class ModelConfig(Config):
     """A model, by folder or id, and how it is loaded."""
 
@@ -71,6 +100,16 @@ class ModelConfig(Config):
 
     adapter: AdapterConfig | None = None
     """Train low-rank adapters instead of the model."""
+
+    freeze: tuple[str, ...] | None = None
+    """Parts that do not train: `encoders`, `connectors`, `backbone`, `decoders`, or one by name (`encoders.NAME`).
+    By default the encoders are frozen, and with an adapter everything else but connectors and heads."""
+
+    media: dict[str, dict[str, object]] = Field(default_factory=dict)
+    """How media are decoded, by modality: the settings of each plugin."""
+
+    encoders: dict[str, EncoderConfig] = Field(default_factory=dict)
+    """Encoders to put before a model that has none, by modality: any tower on any language model."""
 
     options: dict[str, object] = Field(default_factory=dict)
     """Further settings of the loader."""

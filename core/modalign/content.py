@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from types import MappingProxyType
 from typing import final
 
 import torch
 from torch import Tensor
+
+from modalign.files import File
 
 RAW = "raw"  #: role of content that continues the sequence as it is, outside any chat template
 
@@ -27,8 +29,8 @@ def digest(value: object) -> str:
             sha.update(b"words\0" + value.encode("utf-8", "surrogatepass"))
         case bytes() | bytearray() | memoryview():
             sha.update(value)
-        case Path():
-            with value.open("rb") as file:
+        case File():
+            with value.open() as file:
                 while block := file.read(1 << 20):
                     sha.update(block)
         case Tensor():
@@ -36,7 +38,7 @@ def digest(value: object) -> str:
             sha.update(f"{still.dtype}{tuple(still.shape)}\0".encode())
             sha.update(still.reshape(-1).view(torch.uint8).numpy().tobytes())
         case _:
-            msg = f"a part's value is str, bytes, Path or Tensor, not {type(value).__name__}"
+            msg = f"a part's value is str, bytes, File or Tensor, not {type(value).__name__}"
             raise TypeError(msg)
     return sha.hexdigest()
 
@@ -48,15 +50,22 @@ class Part:
 
     modality: the registered name of what it is.
     value: words, encoded bytes, a file inside the data root, or a tensor in memory.
+    facts: what has to be known of it beside its content, by name: the rate of samples in memory, the seconds of a
+        recording that are meant, the SHA-256 that a file must have.
     """
 
     modality: str
-    value: str | bytes | Path | Tensor
+    value: str | bytes | File | Tensor
+    facts: Mapping[str, str | float | bool] = field(default_factory=lambda: MappingProxyType({}))
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the content."""
-        return digest(self.value)
+        """SHA-256 of the content, and of the facts where there are any."""
+        content = digest(self.value)
+        if not self.facts:
+            return content
+        facts = json.dumps(dict(sorted(self.facts.items())))
+        return hashlib.sha256(f"{content}\0{facts}".encode()).hexdigest()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Part) and self.modality == other.modality and self.digest == other.digest

@@ -11,14 +11,17 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, ClassVar, final
+from typing import TYPE_CHECKING, ClassVar, Self, final
 
+import torch
 from torch import Tensor, nn
 
 from modalign.batch import Batch, Medium
 from modalign.comparison import Comparison, Origin
+from modalign.config import Config
 from modalign.content import Message, Part, Response
 from modalign.draws import Draws
+from modalign.errors import ModelError
 from modalign.scores import UnitKind, Units
 
 if TYPE_CHECKING:
@@ -30,17 +33,44 @@ if TYPE_CHECKING:
 # --- content -------------------------------------------------------------------------------------
 
 
+@final
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """A medium decoded: what a model's processor is given.
+
+    modality: what it is.
+    tensor: as its plugin lays decoded media out.
+    rate: samples or frames per second of ``tensor``, where it has a time.
+    times: of each frame or sample, in seconds, where they are not evenly spaced.
+    seconds: of the whole medium, of which ``tensor`` may be a part.
+    tracks: what else the same file holds, by modality.
+    """
+
+    modality: str
+    tensor: Tensor
+    rate: float | None = None
+    times: tuple[float, ...] = ()
+    seconds: float | None = None
+    tracks: Mapping[str, Content] = field(default_factory=lambda: MappingProxyType({}))
+
+
+class MediaSettings(Config):
+    """How media of one modality are decoded, and the most that is decoded: the base of each plugin's own."""
+
+
 class Modality(ABC):
-    """What reads, checks, saves and shows a part of one modality.
+    """What reads, checks, decodes, saves and shows a part of one modality.
 
     name: the modality's registered name.
     columns: row columns it claims besides the messages (a data set's column of media).
     blocks: the `type` of the content blocks it claims.
+    settings: how its media are decoded; the section `media.NAME` of a model's config.
     """
 
     name: ClassVar[str]
     columns: ClassVar[tuple[str, ...]] = ()
     blocks: ClassVar[tuple[str, ...]] = ()
+    settings: ClassVar[type[MediaSettings]] = MediaSettings
 
     @abstractmethod
     def read(self, block: Mapping[str, object], *, root: Path | None) -> Part:
@@ -60,6 +90,14 @@ class Modality(ABC):
     @abstractmethod
     def show(self, part: Part) -> str:
         """A part as self-contained, escaped HTML."""
+
+    def decode(self, part: Part, settings: MediaSettings, *, rate: float | None = None) -> Content:
+        """What a part holds; a `DataError` where it is broken, hostile or larger than the settings allow.
+
+        settings: of this modality's own class.
+        rate: samples per second the model takes; None keeps the medium's own.
+        """
+        raise ModelError(f"parts of {self.name} are read as they are, not decoded", got=type(self).__name__)
 
     def empty(self, part: Part) -> bool:
         """Whether a part holds nothing: no response consists of empty parts only."""
@@ -108,11 +146,17 @@ class EncodedSegment:
 @final
 @dataclass(frozen=True, kw_only=True)
 class EncodedSlot:
-    """The tokens of a sequence whose embeddings a medium replaces."""
+    """The tokens of a sequence whose embeddings a medium replaces.
+
+    start, stop: the tokens.
+    digest: the medium.
+    first: which of the medium's embeddings the first token takes; a medium may lie in several runs of tokens.
+    """
 
     start: int
     stop: int
     digest: str
+    first: int = 0
 
 
 @final
@@ -124,6 +168,8 @@ class Encoded:
     prompt: how many of them the prompt gives: the trunk is never longer.
     segments, slots: into the sequence.
     media: every medium in slots and segments, by digest.
+    positions: ``p n`` where the family numbers positions in several axes.
+    features: further per-token inputs of a family, by name, ``n``; sequences without one have zeros.
     """
 
     tokens: tuple[int, ...]
@@ -131,6 +177,8 @@ class Encoded:
     segments: tuple[EncodedSegment, ...] = ()
     slots: tuple[EncodedSlot, ...] = ()
     media: Mapping[str, Medium] = field(default_factory=lambda: MappingProxyType({}))
+    positions: Tensor | None = None
+    features: Mapping[str, Tensor] = field(default_factory=lambda: MappingProxyType({}))
 
 
 class Preparer(ABC):
@@ -156,21 +204,57 @@ class Preparer(ABC):
 
 
 class Encoder(nn.Module, ABC):
-    """Media of one modality to embeddings of its own width."""
+    """Media of one modality to embeddings of its own width.
+
+    modality: of the media.
+    width: of the embeddings.
+    rate: samples per second it takes, which `Modality.decode` is asked for; None where it takes any.
+    """
 
     modality: str
+    width: int
+    rate: float | None = None
+
+    @classmethod
+    def load(
+        cls, path: str, *, revision: str | None = None, dtype: torch.dtype | None = None, **options: object
+    ) -> Self:
+        """The encoder in a folder or of an id, ready for use; ``options`` are its own further settings."""
+        raise ModelError(f"{cls.__name__} cannot be loaded by itself", got=path, fix="make it in Python")
+
+    def save(self, folder: Path) -> None:
+        """Write what `load` reads, with the library's own files."""
+        raise ModelError(f"{type(self).__name__} cannot be saved by itself", got=str(folder))
+
+    @abstractmethod
+    def prepare(self, content: Content) -> Medium:
+        """What `forward` reads, made by the library's own processor on the CPU; ``cost`` is how many embeddings."""
 
     @abstractmethod
     def forward(self, media: Sequence[Medium]) -> list[Tensor]:
-        """Embeddings of each medium, ``slots width``."""
+        """Embeddings of each medium, ``cost width``."""
+
+    @property
+    def frozen(self) -> bool:
+        """Whether nothing in it trains, so that what it gave may be remembered by the medium's digest."""
+        return not any(parameter.requires_grad for parameter in self.parameters())
 
 
 class Connector(nn.Module, ABC):
     """Embeddings of one width to embeddings of another."""
 
+    @classmethod
+    def make(cls, width: int, out: int, **options: object) -> Self:
+        """A fresh connector from embeddings of ``width`` to states of ``out``."""
+        return cls(width, out, **options)  # pyright: ignore[reportCallIssue]
+
+    def length(self, cost: int) -> int:
+        """How many embeddings it makes of ``cost``; only a query connector changes their number."""
+        return cost
+
     @abstractmethod
     def forward(self, embeddings: Tensor) -> Tensor:
-        """``m width`` to ``m' d``; only a query connector changes m."""
+        """``m width`` to ``m' d`` with m' = `length` of m."""
 
 
 class Backbone(nn.Module, ABC):

@@ -105,7 +105,7 @@ def show(report: Report, screen: Console) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from modalign.data.shown import printable
+    from modalign.shown import printable
 
     facts = Table(box=None, show_header=False, pad_edge=False)
     facts.add_row("data", escape(printable(report.name)))

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import final
 
 from modalign.comparison import Comparison
-from modalign.data.shown import reason
 from modalign.errors import DataError
+from modalign.shown import reason
 
 
 @final

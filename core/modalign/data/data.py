@@ -13,13 +13,13 @@ from modalign.admission import describe_error
 from modalign.comparison import Comparison, Origin
 from modalign.config import DataConfig
 from modalign.data.opening import open_object, open_path
-from modalign.data.shown import located, printable
 from modalign.data.source import Row, Rows, Source
 from modalign.data.validate import validate
 from modalign.data.vocabulary import Vocabulary, using
 from modalign.errors import ConfigError, DataError, ModalignError, PluginError
 from modalign.registry import registry
 from modalign.roles import Format
+from modalign.shown import located, printable
 
 _PROBES = 32  #: rows that are looked at to find the format
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import final
 
-from modalign.data.shown import shown
 from modalign.errors import DataError
+from modalign.shown import shown
 
 _METADATA = """
 index idx uuid row_id prompt_id conversation_id example_id sample_id question_id source_id pair_id source

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, final
 
-from modalign.data.shown import printable
 from modalign.data.source import Row, Rows, Source
 from modalign.data.strict import decode, parse, record
 from modalign.errors import DataError
+from modalign.shown import printable
 
 MAX_LINE = 64 << 20  #: bytes of one row
 MAX_RATIO = 200  #: how much larger than itself a compressed file may become,

@@ -13,10 +13,10 @@ from typing import final
 
 from modalign.content import RAW, Message, Part, Response
 from modalign.data.fields import Fields, expected, mapping, sequence, string
-from modalign.data.shown import shown
 from modalign.data.vocabulary import vocabulary
 from modalign.errors import DataError
 from modalign.registry import registry
+from modalign.shown import shown
 
 ROLES = ("system", "developer", "user", "assistant", "tool")  #: of a conversation's messages
 

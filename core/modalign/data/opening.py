@@ -9,9 +9,9 @@ from typing import cast
 
 from modalign.data.jsonlines import json_file
 from modalign.data.parquet import EXTRA, Parquet
-from modalign.data.shown import printable, shown
 from modalign.data.source import Chain, Rows, Source, Table, TableRows
 from modalign.errors import DataError, MissingExtra
+from modalign.shown import printable, shown
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
 

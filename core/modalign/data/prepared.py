@@ -13,10 +13,10 @@ from modalign.config import DataConfig
 from modalign.data.badrows import BadRow, Names, collected, top
 from modalign.data.data import Data
 from modalign.data.sampling import permutation
-from modalign.data.shown import located
 from modalign.errors import DataError, TooLong
 from modalign.objectives.base import Needs
 from modalign.roles import Preparer
+from modalign.shown import located
 
 TOO_LONG = "too long"  #: the reason of rows that are skipped because the config asks for it
 

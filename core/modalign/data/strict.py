@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import NoReturn
 
 from modalign.data.fields import string
-from modalign.data.shown import shown
 from modalign.errors import DataError
+from modalign.shown import shown
 
 WHOLE = "(whole row)"  #: the field of an error that concerns no column
 

@@ -13,9 +13,9 @@ from modalign.content import Message
 from modalign.data.badrows import BadRow, Names
 from modalign.data.data import Data
 from modalign.data.fields import METADATA
-from modalign.data.shown import located, printable
 from modalign.errors import DataError
 from modalign.roles import Preparer
+from modalign.shown import located, printable
 
 _BIDIRECTIONAL = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 

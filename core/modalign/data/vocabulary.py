@@ -8,10 +8,10 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import final
 
-from modalign.data.shown import shown
 from modalign.errors import DataError, PluginError
 from modalign.registry import Registry, registry
 from modalign.roles import Modality
+from modalign.shown import shown
 
 
 @final

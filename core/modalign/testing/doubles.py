@@ -30,6 +30,7 @@ from modalign.roles import (
     Adapters,
     Assembly,
     Backbone,
+    Content,
     Decoder,
     Encoded,
     EncodedSegment,
@@ -241,8 +242,12 @@ class ToyEncoder(Encoder):
 
     def __init__(self, width: int = 16) -> None:
         super().__init__()
+        self.width = width
         self.project = nn.Linear(CHANNELS, _SLOT_TOKENS * width)
         self.passes = 0  #: media encoded so far, for tests that count
+
+    def prepare(self, content: Content) -> Medium:
+        return Medium(modality=BLOB, tensors={"blob": content.tensor}, cost=_SLOT_TOKENS)
 
     def forward(self, media: Sequence[Medium]) -> list[Tensor]:
         self.passes += len(media)

@@ -15,9 +15,9 @@ from modalign.comparison import Comparison, Origin
 from modalign.content import Message
 from modalign.data.fields import Fields, expected, number, sequence
 from modalign.data.messages import Parser, conversational, nonempty, response
-from modalign.data.shown import shown
 from modalign.errors import DataError
 from modalign.roles import Format
+from modalign.shown import shown
 
 _ANSWERS = frozenset({"chosen", "rejected", "completion", "responses", "messages"})
 _TURN = re.compile(r"\n\n(Human|Assistant):")

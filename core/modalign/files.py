@@ -1,7 +1,7 @@
 """Files that rows name: opened by us, inside the folder that data may use, and handed on as file objects.
 
 A decoder that gets a name may fetch a URL or follow a link; one that gets an open file cannot. Each component of a
-name is opened relative to the one before it and never through a link, so that nothing can be exchanged in between.
+name is opened relative to the one before it, never through a link, so that nothing can be exchanged in between.
 """
 
 from __future__ import annotations

@@ -5,21 +5,20 @@ a responses of a comparison or a batch, n tokens of a row, u units.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
 from torch import Tensor
 
-from modalign.batch import Batch, Medium, Segment, Slot, Targets, TokenUnits
+from modalign.batch import Batch, Targets
 from modalign.comparison import Comparison
 from modalign.content import Response
-from modalign.draws import DrawKey
 from modalign.errors import DataError
-from modalign.layout import Layout, Span
 from modalign.objectives.base import Needs, Pairing
-from modalign.roles import Encoded, EncodedSlot, Preparer
+from modalign.roles import Encoded, Preparer
+from modalign.rows import Rows, common_trunk
 
 
 @final
@@ -113,17 +112,18 @@ def assemble(samples: Sequence[Sample], *, share: bool, pad: int = 0, units: boo
     share: lay the responses to a prompt out as branches of one trunk; else each gets a row of its own.
     units: whether decoders are asked; without them the batch has no segments, and only reward heads answer.
     """
-    rows = _Rows()
+    rows = Rows()
     for sample in samples:
         key = sample.comparison.key
         if share and len(sample.encoded) > 1:
-            row, trunk = rows.open(sample.encoded[0], _trunk(sample.encoded))
+            row, trunk = rows.open(sample.encoded[0], common_trunk(sample.encoded))
             for one in sample.encoded:
                 rows.add(row, trunk, one, key)
         else:
             for one in sample.encoded:
                 rows.add(*rows.open(one, 0), one, key)
-    batch = rows.batch(samples, pad)
+    ids = tuple(_name(sample) for sample in samples for _ in sample.encoded)
+    batch = rows.batch(_targets(samples), ids, pad)
     return batch if units else replace(batch, segments=(), units={})
 
 
@@ -133,120 +133,6 @@ def _same(one: Encoded, other: Encoded) -> bool:
         and one.slots == other.slots
         and [segment.digest for segment in one.segments] == [segment.digest for segment in other.segments]
     )
-
-
-def _trunk(encoded: Sequence[Encoded]) -> int:
-    """Tokens that all sequences share, never past the prompt and never inside a slot."""
-    first, *rest = encoded
-    trunk = min(one.prompt for one in encoded)
-    for one in rest:
-        pairs = zip(first.tokens[:trunk], one.tokens[:trunk], strict=False)
-        trunk = min(trunk, next((at for at, (a, b) in enumerate(pairs) if a != b), trunk), len(one.tokens))
-    for one in encoded:
-        for slot in one.slots:
-            shared = all(slot in other.slots for other in encoded)
-            if slot.start < trunk and (slot.stop > trunk or not shared):
-                trunk = slot.start
-    return trunk
-
-
-@dataclass
-class _Rows:
-    """The rows of a batch as they grow."""
-
-    tokens: list[list[int]] = field(default_factory=list)
-    spans: list[Span] = field(default_factory=list)
-    roots: dict[int, int] = field(default_factory=dict)  # row -> its trunk's span
-    segments: list[Segment] = field(default_factory=list)
-    units: dict[str, list[tuple[int, int, int, int]]] = field(default_factory=dict)  # row, index, token, segment
-    slots: list[Slot] = field(default_factory=list)
-    media: dict[str, Medium] = field(default_factory=dict)
-    ends: list[tuple[int, int]] = field(default_factory=list)
-
-    def open(self, first: Encoded, trunk: int) -> tuple[int, int]:
-        """A new row that begins with a trunk; returns the row and the trunk's tokens."""
-        row = len(self.tokens)
-        self.tokens.append(list(first.tokens[:trunk]))
-        if trunk:
-            self.roots[row] = len(self.spans)
-            self.spans.append(Span(row=row, start=0, stop=trunk))
-            self._slot(row, [slot for slot in first.slots if slot.stop <= trunk], range(trunk))
-        return row, trunk
-
-    def add(self, row: int, trunk: int, one: Encoded, key: str) -> None:
-        """Lay one sequence out as a branch of a row's trunk: pieces between its query positions, each with its leaf."""
-        tokens, line = one.tokens, self.tokens[row]
-        parent = self.roots.get(row)
-        place = list(range(trunk))
-        leaves: dict[int, int] = {}  # number of a segment -> the span of its queries
-        queries = [(segment.after, number) for number, segment in enumerate(one.segments) if segment.query]
-        for cut in sorted({after for after, _ in queries} | {len(tokens)}):
-            if cut > len(place):
-                begin, done = len(line), len(place)
-                line.extend(tokens[done:cut])
-                self.spans.append(Span(row=row, start=begin, stop=len(line), parent=parent, offset=done))
-                parent = len(self.spans) - 1
-                place.extend(range(begin, len(line)))
-            for number in (number for after, number in queries if after == cut):
-                begin = len(line)
-                line.extend(one.segments[number].query)
-                leaves[number] = len(self.spans)
-                self.spans.append(Span(row=row, start=begin, stop=len(line), parent=parent, offset=len(place)))
-        self._slot(row, [slot for slot in one.slots if slot.start >= trunk], place)
-        self.media |= one.media
-        self._score(row, one, key, place, leaves)
-        self.ends.append((row, place[-1] if place else 0))
-
-    def _slot(self, row: int, slots: Sequence[EncodedSlot], place: Sequence[int]) -> None:
-        for slot in slots:
-            start, stop = place[slot.start], place[slot.stop - 1] + 1
-            self.slots.append(Slot(row=row, start=start, stop=stop, digest=slot.digest))
-
-    def _score(self, row: int, one: Encoded, key: str, place: list[int], leaves: Mapping[int, int]) -> None:
-        seen: dict[str, int] = {}
-        for number, segment in enumerate(one.segments):
-            occurrence = seen.get(segment.modality, 0)
-            seen[segment.modality] = occurrence + 1
-            units = self.units.setdefault(segment.decoder, []) if segment.kind == "token" else []
-            # the first token of a sequence has no context, and so no unit
-            units.extend(
-                (row, place[at - 1], one.tokens[at], len(self.segments))
-                for at in range(max(segment.start, 1), segment.stop)
-            )
-            self.segments.append(
-                Segment(
-                    response=len(self.ends),
-                    modality=segment.modality,
-                    decoder=segment.decoder,
-                    kind=segment.kind,
-                    key=DrawKey(comparison=key, modality=segment.modality, occurrence=occurrence),
-                    weight=segment.weight,
-                    digest=segment.digest,
-                    condition=leaves.get(number),
-                )
-            )
-
-    def batch(self, samples: Sequence[Sample], pad: int) -> Batch:
-        width = max((len(line) for line in self.tokens), default=0)
-        tokens = torch.full((len(self.tokens), width), pad)
-        for row, line in enumerate(self.tokens):
-            tokens[row, : len(line)] = torch.tensor(line, dtype=torch.long)
-        return Batch(
-            tokens=tokens,
-            layout=Layout(tuple(self.spans), rows=len(self.tokens), width=width),
-            segments=tuple(self.segments),
-            units={name: TokenUnits(**_columns(found)) for name, found in self.units.items()},
-            ends=torch.tensor(self.ends, dtype=torch.long).reshape(-1, 2),
-            targets=_targets(samples),
-            ids=tuple(_name(sample) for sample in samples for _ in sample.encoded),
-            slots=tuple(self.slots),
-            media=self.media,
-        )
-
-
-def _columns(found: Sequence[tuple[int, int, int, int]]) -> dict[str, Tensor]:
-    columns = torch.tensor(found, dtype=torch.long).reshape(-1, 4).unbind(-1)
-    return dict(zip(("row", "index", "token", "segment"), columns, strict=True))
 
 
 def _name(sample: Sample) -> str:

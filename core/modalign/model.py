@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import cast, final
+from typing import Self, cast, final
 
 import torch
 from pydantic import ValidationError
@@ -14,6 +14,7 @@ from modalign.batch import Batch
 from modalign.content import Message, Response
 from modalign.draws import Draws
 from modalign.errors import ConfigError, ModelError
+from modalign.memo import Memo
 from modalign.roles import Assembly, Backbone, Connector, Decoder, Encoder, Head
 from modalign.scores import Scores, Units
 
@@ -46,11 +47,22 @@ class Model(nn.Module):
         self.encoders = nn.ModuleDict(dict(encoders or {}))
         self.connectors = nn.ModuleDict(dict(connectors or {}))
         self.heads = nn.ModuleDict(dict(heads or {}))
+        self.memo = Memo()
+        for encoder in (encoders or {}).values():
+            encoder.memo = self.memo
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode for all but frozen encoders, whose answers are remembered and so must not vary."""
+        super().train(mode)
+        for encoder in self.encoders.values():
+            if cast(Encoder, encoder).frozen:
+                encoder.eval()
+        return self
 
     def forward(self, batch: Batch, draws: Draws) -> Scores:
         """Scores of every response of the batch: the only differentiable entry."""
         embeddings = self._embed(batch)
-        states = None if self.backbone is None else self.backbone(batch, embeddings)  # r n d
+        states = None if self.backbone is None else self._anchored(self.backbone(batch, embeddings))  # r n d
         units: dict[str, Units] = {}
         if batch.segments:
             units = {name: decoder(states, batch, draws) for name, decoder in self.decoders.items()}
@@ -70,10 +82,9 @@ class Model(nn.Module):
         wanted = list(dict.fromkeys(slot.digest for slot in batch.slots))
         found: dict[str, Tensor] = {}
         for name, encoder in self.encoders.items():
-            digests = [digest for digest in wanted if batch.media[digest].modality == name]
-            encoded = cast(list[Tensor], encoder([batch.media[digest] for digest in digests]))
+            media = {digest: batch.media[digest] for digest in wanted if batch.media[digest].modality == name}
             connector = self.connectors[name] if name in self.connectors else None  # noqa: SIM401 - no `get` there
-            for digest, embedding in zip(digests, encoded, strict=True):
+            for digest, embedding in self.memo.encode(name, cast(Encoder, encoder), media).items() if media else ():
                 found[digest] = embedding if connector is None else connector(embedding)
         if missing := [digest for digest in wanted if digest not in found]:
             modality = batch.media[missing[0]].modality
@@ -83,6 +94,18 @@ class Model(nn.Module):
                 fix=f"use a model that takes {modality}",
             )
         return found
+
+    def _anchored(self, states: Tensor) -> Tensor:
+        """The states, differentiable wherever anything before them trains.
+
+        A batch of words alone reaches no encoder; where only encoders and connectors train its loss would have no
+        gradient, and a process whose backward pass has nothing to do leaves the others waiting.
+        """
+        if states.requires_grad or not torch.is_grad_enabled():
+            return states
+        ahead = [*self.encoders.parameters(), *self.connectors.parameters()]
+        idle = [value.reshape(-1)[:1].sum() * 0.0 for value in ahead if value.requires_grad]
+        return states + torch.stack(idle).sum() if idle else states
 
     @property
     def shares(self) -> bool:

@@ -26,6 +26,7 @@ from modalign.scores import UnitKind, Units
 
 if TYPE_CHECKING:
     from modalign.config import GenerationConfig, ModelConfig
+    from modalign.memo import Memo
     from modalign.model import Model
     from modalign.world.concept import Concept
 
@@ -209,11 +210,15 @@ class Encoder(nn.Module, ABC):
     modality: of the media.
     width: of the embeddings.
     rate: samples per second it takes, which `Modality.decode` is asked for; None where it takes any.
+    facts: its settings beside its weights, by name: what it gives depends on them.
+    memo: what counts its passes; the model's.
     """
 
     modality: str
     width: int
     rate: float | None = None
+    facts: Mapping[str, object] = MappingProxyType({})
+    memo: Memo | None = None
 
     @classmethod
     def load(
@@ -232,7 +237,12 @@ class Encoder(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, media: Sequence[Medium]) -> list[Tensor]:
-        """Embeddings of each medium, ``cost width``."""
+        """Embeddings of each medium, ``cost width``; says by `ran` how many its tower was run on."""
+
+    def ran(self, count: int) -> None:
+        """Count media that the tower was run on."""
+        if self.memo is not None:
+            self.memo.passes[self.modality] += count
 
     @property
     def frozen(self) -> bool:

@@ -251,6 +251,7 @@ class ToyEncoder(Encoder):
 
     def forward(self, media: Sequence[Medium]) -> list[Tensor]:
         self.passes += len(media)
+        self.ran(len(media))
         return [self.project(medium.tensors["blob"]).reshape(_SLOT_TOKENS, -1) for medium in media]
 
 

@@ -7,7 +7,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal, final
+from typing import TYPE_CHECKING, Literal, cast, final
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from modalign.batch import Batch
 from modalign.draws import Draws
 from modalign.errors import CheckpointError, ConfigError
 from modalign.model import Model
+from modalign.roles import Encoder
 from modalign.scores import Scores
 
 if TYPE_CHECKING:
@@ -134,8 +135,9 @@ class FrozenCopy(Scorer):
 
     def __init__(self, policy: Policy) -> None:
         model = policy.model
-        # the assembly prepares and saves; a copy that only scores shares it
-        self.model: Model = copy.deepcopy(model, {id(model.assembly): model.assembly})
+        # the assembly prepares and saves, and frozen encoders give what they gave: a copy that only scores shares both
+        frozen = [one for one in model.encoders.values() if cast(Encoder, one).frozen]
+        self.model: Model = copy.deepcopy(model, {id(one): one for one in (model.assembly, *frozen)})
         self.model.requires_grad_(False).eval()
         self.accelerator = policy.accelerator
         self._trained = tuple(model.trainable())

@@ -104,8 +104,9 @@ class Stepper:
         seed_step(self.config.seed, step, self.ranks.rank)
         draws = Draws(seed=self.config.seed, epoch=epoch)
         rate = set_learning_rate(self.optimizer, schedule(self.config, step, self.parts.plan.steps))
-        with _memory(step, micro):
+        with _memory(step, micro), self.parts.model.memo.remembering():
             sums, seen = self._backward(micro, draws)
+        self._count(sums, micro)
         norm = self._gradient_norm()
         good = all(bool(one.loss.isfinite()) for one in seen)
         overflow = good and self.accelerator.scaler is not None and not bool(norm.isfinite())
@@ -160,6 +161,16 @@ class Stepper:
                     # wrapped for several processes, a model takes the mean of gradients: times their number is the sum
                     self.accelerator.backward(loss.sum * (self.ranks.world / (count or 1.0)))
         return sums, seen
+
+    def _count(self, sums: Sums, micro: Sequence[MicroBatch]) -> None:
+        """How many media each kind of tower was run on in this step, and how many there were."""
+        passes = self.parts.model.memo.take()
+        one = torch.ones((), dtype=torch.float64, device=self.ranks.device)
+        for name in self.parts.model.encoders:
+            there = {digest for each in micro for digest, medium in each.batch.media.items() if medium.modality == name}
+            # a sum over processes, and a mean over steps
+            sums.add(f"encoder/{name}/passes", one * passes[name], one / self.ranks.world)
+            sums.add(f"encoder/{name}/media", one * len(there), one / self.ranks.world)
 
     def _statistics(self, micro: Sequence[MicroBatch], draws: Draws) -> Mapping[str, Mean] | None:
         """Batch statistics of the whole step, so that the loss is the same however the step is split.

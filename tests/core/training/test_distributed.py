@@ -150,7 +150,9 @@ def test_two_processes_write_the_metrics_of_one(two: Path, name: str) -> None:
     # extremes are of a micro-batch and not of its samples
     by_batch = {"min_reward", "max_reward"}
     for expected, found in zip(one, both, strict=True):
-        for key in {*expected, *found} - by_batch - {f"eval_{metric}" for metric in by_batch}:
+        # what an encoder ran on counts the sample that fills a process's last micro-batch up
+        counts = {key for key in expected if key.startswith("encoder/")}
+        for key in {*expected, *found} - by_batch - counts - {f"eval_{metric}" for metric in by_batch}:
             assert found[key] == pytest.approx(expected[key], rel=1e-5, abs=1e-6), (expected["step"], key)
     assert one[0]["loss"] != one[1]["loss"]
 

@@ -1,0 +1,85 @@
+"""What frozen encoders gave, remembered by the medium's digest: within a step, and on disk where a folder is given."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Self, final
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from modalign.batch import Medium
+    from modalign.features import FeatureCache
+    from modalign.roles import Encoder
+
+
+@final
+class Memo:
+    """The encodings of one step, shared by policy and reference, and how many media each kind of tower was run on.
+
+    A copy of a model shares the memo of the model it was made from.
+
+    passes: media that towers were run on since the count was last taken, by modality.
+    cache: encodings on disk, of frozen encoders only.
+    """
+
+    def __init__(self) -> None:
+        self.passes: Counter[str] = Counter()
+        self.cache: FeatureCache | None = None
+        self._kept: dict[tuple[str, str], Tensor] | None = None
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        return self
+
+    @contextmanager
+    def remembering(self) -> Iterator[None]:
+        """Within it what frozen encoders give is kept: for one step, whose weights are the same throughout."""
+        if self._kept is not None:
+            yield
+            return
+        self._kept = {}
+        try:
+            yield
+        finally:
+            self._kept = None
+
+    def take(self) -> Counter[str]:
+        """The passes since this was last asked."""
+        passes, self.passes = self.passes, Counter()
+        return passes
+
+    def encode(self, name: str, encoder: Encoder, media: Mapping[str, Medium]) -> dict[str, Tensor]:
+        """Each medium's embeddings by digest, ``m width``; the encoder is run once, on those that are not known."""
+        found: dict[str, Tensor] = {}
+        frozen = encoder.frozen
+        if frozen:
+            found = {digest: known for digest in media if (known := self.recall(name, digest)) is not None}
+            if self.cache is not None:
+                device = next(encoder.parameters()).device
+                for digest, medium in media.items():
+                    if digest not in found and medium.cacheable:
+                        known = self.cache.get(encoder, digest)
+                        if known is not None:
+                            found[digest] = known.to(device)
+        missing = [digest for digest in media if digest not in found]
+        if missing:
+            embeddings = encoder([media[digest] for digest in missing])
+            for digest, embedding in zip(missing, embeddings, strict=True):
+                found[digest] = embedding
+                if frozen and self.cache is not None and media[digest].cacheable:
+                    self.cache.put(encoder, digest, embedding)
+        if frozen:
+            for digest, embedding in found.items():
+                self.keep(name, digest, embedding)
+        return found
+
+    def recall(self, name: str, digest: str) -> Tensor | None:
+        """What was kept of a medium by one encoder in this step."""
+        return None if self._kept is None else self._kept.get((name, digest))
+
+    def keep(self, name: str, digest: str, encoding: Tensor) -> None:
+        """Keep what a frozen encoder gave until the step ends; outside of a step nothing is kept."""
+        if self._kept is not None:
+            self._kept[name, digest] = encoding

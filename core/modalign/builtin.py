@@ -15,12 +15,30 @@ def register_objectives(register: Register) -> None:
     register("simpo", "modalign.objectives.simpo:SimPO")
     register("orpo", "modalign.objectives.orpo:ORPO")
     register("reward", "modalign.objectives.reward:BradleyTerry")
+    register("rao_kupper", "modalign.objectives.rao_kupper:RaoKupper")
+    register("thurstone", "modalign.objectives.thurstone:Thurstone")
+    register("regression", "modalign.objectives.regression:Regression")
+    register("ordinal", "modalign.objectives.ordinal:Ordinal")
+    register("moderation", "modalign.objectives.moderation:Moderation")
+    register("cost", "modalign.objectives.cost:Cost")
+
+
+@hookimpl
+def register_connectors(register: Register) -> None:
+    """Embeddings to the width of a backbone."""
+    register("linear", "modalign.connectors.linear:LinearConnector")
+    register("mlp", "modalign.connectors.mlp:MLPConnector")
+    register("query", "modalign.connectors.query:QueryConnector")
 
 
 @hookimpl
 def register_heads(register: Register) -> None:
     """Reward heads."""
     register("linear", "modalign.heads.linear:LinearHead")
+    register("gaussian", "modalign.heads.gaussian:GaussianHead")
+    register("cosine", "modalign.heads.cosine:CosineHead")
+    register("labels", "modalign.heads.labels:LabelHead")
+    register("ordinal", "modalign.heads.ordinal:OrdinalHead")
 
 
 @hookimpl

@@ -50,10 +50,10 @@ class File:
 def open_beneath(root: Path, name: str) -> BinaryIO:
     """Open a regular file below a folder: no `..`, no link, no device, no URL.
 
-    >>> open_beneath(Path("."), "https://example.org/a.png")
+    >>> open_beneath(Path("."), "https://example.org/a.png")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
-    modalign.errors.DataError: a file inside the data root is needed, not a URL; found: 'https://example.org/a.png'; ...
+    modalign.errors.DataError: a file inside the data root is needed, not a URL; found: a string ...
     """
     parts = components(name)
     with ExitStack() as stack:

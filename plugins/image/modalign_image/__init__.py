@@ -1,4 +1,4 @@
-"""The image plugin: pictures as parts, and the oracle world in pictures."""
+"""The image plugin: pictures as parts, vision towers, and the oracle world in pictures."""
 
 from modalign.hookspecs import Register, hookimpl
 
@@ -7,6 +7,18 @@ from modalign.hookspecs import Register, hookimpl
 def register_modalities(register: Register) -> None:
     """Pictures."""
     register("image", "modalign_image.modality:ImageModality", blocks=("image",), columns=("image", "images"))
+
+
+@hookimpl
+def register_encoders(register: Register) -> None:
+    """Vision towers of transformers."""
+    register("vision", "modalign_image.encoder:VisionEncoder", modality="image")
+
+
+@hookimpl
+def register_ops(register: Register) -> None:
+    """8-bit pixels to a tower's patches."""
+    register("patches", "modalign_image.ops.patches:patches", reference="modalign_image.ops.patches:reference")
 
 
 @hookimpl

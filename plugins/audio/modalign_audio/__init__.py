@@ -1,4 +1,4 @@
-"""The audio plugin: sounds as parts, and the oracle world in tones."""
+"""The audio plugin: sounds as parts, encoders of sounds, and the oracle world in tones."""
 
 from modalign.hookspecs import Register, hookimpl
 
@@ -7,6 +7,19 @@ from modalign.hookspecs import Register, hookimpl
 def register_modalities(register: Register) -> None:
     """Sounds."""
     register("audio", "modalign_audio.modality:AudioModality", blocks=("audio",), columns=("audio", "audios"))
+
+
+@hookimpl
+def register_encoders(register: Register) -> None:
+    """The audio towers of transformers."""
+    register("audio", "modalign_audio.encoder:AudioEncoder", modality="audio")
+
+
+@hookimpl
+def register_ops(register: Register) -> None:
+    """Whisper's spectrogram."""
+    op = "modalign_audio.ops.log_mel"
+    register("log_mel", f"{op}:log_mel", reference=f"{op}:reference", probe=f"{op}:probe")
 
 
 @hookimpl

@@ -1,7 +1,4 @@
-"""Sounds as a modality: tensors in memory for now, saved and shown as 16-bit WAV.
-
-c channels, n samples.
-"""
+"""Sounds as a modality: samples in memory, encoded bytes, and files inside the data root."""
 
 from __future__ import annotations
 
@@ -15,31 +12,38 @@ from einops import rearrange
 from torch import Tensor
 
 from modalign.content import Part
-from modalign.data.fields import block_value
-from modalign.errors import DataError
-from modalign.roles import Modality
-from modalign_audio.world import RATE
+from modalign.roles import Content, MediaSettings, Modality
+from modalign_audio.codec import check_header
+from modalign_audio.config import AudioSettings
+from modalign_audio.opening import encoded
+from modalign_audio.reading import decode, read_part, samples, write_block
+
+#: What browsers play as it is, by libsndfile's name; the rest is shown as WAV.
+_PLAYED = {"WAV": "audio/wav", "WAVEX": "audio/wav", "FLAC": "audio/flac", "OGG": "audio/ogg", "MP3": "audio/mpeg"}
 
 
 @final
 class AudioModality(Modality):
-    """Sounds, ``c n`` of floats from -1 to 1, one or two channels at the oracle world's 4 kHz.
+    """Sounds; what a block of one says is in `modalign_audio.reading`.
 
-    Only sounds in memory can be read yet; files and encoded bytes are refused in words.
+    Saved as 16-bit WAV at their own rate and with their own channels; values beyond -1 and 1 are clipped.
+
+    >>> import torch
+    >>> tone = AudioModality().read({"type": "audio", "audio": torch.zeros(8000), "sampling_rate": 8000}, root=None)
+    >>> AudioModality().decode(tone, AudioSettings(), rate=16000).tensor.shape
+    torch.Size([1, 16000])
     """
 
     name: ClassVar[str] = "audio"
     blocks: ClassVar[tuple[str, ...]] = ("audio",)
     columns: ClassVar[tuple[str, ...]] = ("audio", "audios")
+    settings: ClassVar[type[MediaSettings]] = AudioSettings
 
     def read(self, block: Mapping[str, object], *, root: Path | None) -> Part:
-        part = _part(block_value(block, "audio", "a sound"))
-        _samples(part)
-        return part
+        return read_part(block, root)
 
     def block(self, part: Part) -> Mapping[str, object]:
-        _samples(part)
-        return {"type": "audio", "audio": part.value}
+        return write_block(part)
 
     def save(self, part: Part, stem: Path) -> Path:
         file = stem.with_name(f"{stem.name}.wav")
@@ -47,39 +51,22 @@ class AudioModality(Modality):
         return file
 
     def show(self, part: Part) -> str:
-        data = base64.b64encode(_wav(part)).decode()
-        return f'<audio controls preload="metadata" src="data:audio/wav;base64,{data}"></audio>'
+        media = None
+        if not isinstance(part.value, Tensor) and not {"start", "end"} & set(part.facts):
+            media = _PLAYED.get(check_header(part, AudioSettings()))
+        data = _wav(part) if media is None else encoded(part, AudioSettings())
+        source = f"data:{media or 'audio/wav'};base64,{base64.b64encode(data).decode()}"
+        return f'<audio controls preload="metadata" src="{source}"></audio>'
 
-
-def _part(value: object) -> Part:
-    if not isinstance(value, Tensor):
-        raise DataError(
-            "this version reads sounds in memory only, not files or encoded bytes",
-            field="audio",
-            got=type(value).__name__,
-            fix=f"give a float tensor of shape (channels, samples) at {RATE} Hz with values from -1 to 1",
-        )
-    return Part(modality="audio", value=value)
-
-
-def _samples(part: Part) -> Tensor:
-    """The sound as ``n c``, within -1 and 1."""
-    value = _part(part.value).value
-    assert isinstance(value, Tensor)
-    if value.ndim != 2 or value.shape[0] not in (1, 2) or not value.is_floating_point() or not value.numel():
-        raise DataError(
-            'a sound must be "c n" of floats with one or two channels',
-            field="audio",
-            got=f"{value.dtype} of shape {tuple(value.shape)}",
-        )
-    if not value.isfinite().all():
-        raise DataError("a sound must hold finite numbers", field="audio", got="NaN or infinity")
-    return rearrange(value.detach().cpu().float().clamp(-1, 1), "c n -> n c")
+    def decode(self, part: Part, settings: MediaSettings, *, rate: float | None = None) -> Content:
+        return decode(part, settings, rate)
 
 
 def _wav(part: Part) -> bytes:
     import soundfile
 
+    heard, rate = samples(part, AudioSettings())
     file = io.BytesIO()
-    soundfile.write(file, _samples(part).numpy(), RATE, format="WAV", subtype="PCM_16")
+    clipped = rearrange(heard.clamp(-1, 1), "c n -> n c")
+    soundfile.write(file, clipped.numpy(), rate, format="WAV", subtype="PCM_16")
     return file.getvalue()

@@ -1,4 +1,4 @@
-"""The video plugin: clips as parts, and the oracle world in clips."""
+"""The video plugin: clips as parts, encoders of clips, and the oracle world in clips."""
 
 from modalign.hookspecs import Register, hookimpl
 
@@ -7,6 +7,28 @@ from modalign.hookspecs import Register, hookimpl
 def register_modalities(register: Register) -> None:
     """Clips."""
     register("video", "modalign_video.modality:VideoModality", blocks=("video",), columns=("video", "videos"))
+
+
+@hookimpl
+def register_encoders(register: Register) -> None:
+    """Towers of whole clips, and towers of pictures over frames."""
+    register("video", "modalign_video.encoder:VideoEncoder", modality="video")
+    register("frames", "modalign_video.frame_encoder:FrameEncoder", modality="video")
+
+
+@hookimpl
+def register_formats(register: Register) -> None:
+    """SafeSora's rows."""
+    register("safesora", "modalign_video.safesora:Helpfulness", probe="modalign_video.safesora_sample:pairs")
+    # the same rows: asked by name only
+    register(
+        "safesora_harmlessness",
+        "modalign_video.safesora:Harmlessness",
+        priority=-1,
+        probe="modalign_video.safesora_sample:pairs",
+    )
+    register("safesora_label", "modalign_video.safesora:Labels", probe="modalign_video.safesora_sample:labels")
+    register("safesora_prompt", "modalign_video.safesora:Prompts", probe="modalign_video.safesora_sample:prompts")
 
 
 @hookimpl

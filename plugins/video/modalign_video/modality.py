@@ -1,101 +1,74 @@
-"""Clips as a modality: tensors in memory for now, saved and shown as MP4 (H.264).
-
-t frames, c channels, h w pixels.
-"""
+"""Clips as a modality: read from memory, bytes and files; decoded; saved, and shown as MP4 (H.264)."""
 
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, final
+from typing import ClassVar, cast, final
 
-from einops import rearrange, repeat
 from torch import Tensor
 
 from modalign.content import Part
-from modalign.data.fields import block_value
-from modalign.errors import DataError
-from modalign.roles import Modality
+from modalign.roles import Content, MediaSettings, Modality
+from modalign_video.config import VideoSettings
+from modalign_video.containers import DEMUXERS, head_of, sniff
+from modalign_video.decoding import decode, encoded
+from modalign_video.memory import as_bytes, check_clip
+from modalign_video.reading import read_part, write_block
 from modalign_video.world import RATE
+from modalign_video.writing import enlarged, mp4
 
 _SHOWN = 160  #: pixels a small clip is shown at
-_QUALITY = "12"  #: of H.264's constant rate factor: 0 keeps everything, 51 the least
+_LARGEST = 320  #: pixels of the longer edge of a clip that is shown
+_FRAMES = 32  #: frames of an encoded clip that is shown
 
 
 @final
 class VideoModality(Modality):
-    """Clips, ``t 3 h w`` of floats from 0 to 1 at the oracle world's 8 frames per second.
+    """Clips: frames in memory, encoded bytes, files. The blocks are those of `modalign_video.reading`.
 
-    Only clips in memory can be read yet; files and encoded bytes are refused in words.
+    >>> import torch
+    >>> part = VideoModality().read({"type": "video", "video": torch.zeros(4, 3, 6, 8), "fps": 2.0}, root=None)
+    >>> content = VideoModality().decode(part, VideoSettings(frames=2))
+    >>> content.tensor.shape, content.times, content.seconds
+    (torch.Size([2, 3, 6, 8]), (0.5, 1.5), 2.0)
     """
 
     name: ClassVar[str] = "video"
     blocks: ClassVar[tuple[str, ...]] = ("video",)
     columns: ClassVar[tuple[str, ...]] = ("video", "videos")
+    settings: ClassVar[type[MediaSettings]] = VideoSettings
 
     def read(self, block: Mapping[str, object], *, root: Path | None) -> Part:
-        part = _part(block_value(block, "video", "a clip"))
-        _pixels(part)
-        return part
+        return read_part(block, root)
 
     def block(self, part: Part) -> Mapping[str, object]:
-        _pixels(part)
-        return {"type": "video", "video": part.value}
+        return write_block(part)
 
     def save(self, part: Part, stem: Path) -> Path:
-        file = stem.with_name(f"{stem.name}.mp4")
-        file.write_bytes(_mp4(_pixels(part)))
+        """Frames in memory become MP4 (H.264); what is encoded stays as it is, byte for byte."""
+        if isinstance(part.value, Tensor):
+            file = stem.with_name(f"{stem.name}.mp4")
+            file.write_bytes(mp4(as_bytes(check_clip(part.value)), cast(float, part.facts.get("fps", RATE))))
+            return file
+        with encoded(part, VideoSettings()) as source:
+            file = stem.with_name(f"{stem.name}{DEMUXERS[sniff(head_of(source))][1]}")
+            with file.open("wb") as target:
+                while block := source.read(1 << 20):
+                    target.write(block)
         return file
 
     def show(self, part: Part) -> str:
-        frames = _pixels(part)
-        times = max(1, _SHOWN // frames.shape[2])  # enlarged before it is encoded, as browsers blur what they enlarge
-        large = repeat(frames, "t h w c -> t (h down) (w right) c", down=times, right=times)
-        data = base64.b64encode(_mp4(large)).decode()
-        return f'<video controls loop muted width="{_SHOWN}" src="data:video/mp4;base64,{data}"></video>'
+        """Frames in memory as they are, small ones enlarged; of an encoded clip at most 32 frames, in its own time."""
+        if isinstance(part.value, Tensor):
+            frames, rate = as_bytes(check_clip(part.value)), cast(float, part.facts.get("fps", RATE))
+        else:
+            content = decode(part, VideoSettings(frames=_FRAMES, longest_edge=_LARGEST))
+            frames, rate = content.tensor, content.rate or RATE
+        large = enlarged(frames, _SHOWN)
+        data = base64.b64encode(mp4(large, rate)).decode()
+        return f'<video controls loop muted width="{large.shape[3]}" src="data:video/mp4;base64,{data}"></video>'
 
-
-def _part(value: object) -> Part:
-    if not isinstance(value, Tensor):
-        raise DataError(
-            "this version reads clips in memory only, not files or encoded bytes",
-            field="video",
-            got=type(value).__name__,
-            fix="give a float tensor of shape (frames, 3, height, width) with values from 0 to 1",
-        )
-    return Part(modality="video", value=value)
-
-
-def _pixels(part: Part) -> Tensor:
-    """The clip as ``t h w c`` of uint8."""
-    value = _part(part.value).value
-    assert isinstance(value, Tensor)
-    if value.ndim != 4 or value.shape[1] != 3 or not value.is_floating_point() or not value.numel():
-        raise DataError(
-            'a clip must be "t 3 h w" of floats', field="video", got=f"{value.dtype} of shape {tuple(value.shape)}"
-        )
-    if value.shape[2] % 2 or value.shape[3] % 2:
-        raise DataError(
-            "a clip's height and width must be even, for its codec halves them",
-            field="video",
-            got=f"{value.shape[2]} by {value.shape[3]} pixels",
-            fix="crop or pad it by one",
-        )
-    if not value.isfinite().all():
-        raise DataError("a clip must hold finite numbers", field="video", got="NaN or infinity")
-    return rearrange((value.detach().cpu().clamp(0, 1) * 255).round().byte(), "t c h w -> t h w c")
-
-
-def _mp4(frames: Tensor) -> bytes:
-    import av
-
-    file = io.BytesIO()
-    with av.open(file, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=RATE, options={"crf": _QUALITY})
-        stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame.contiguous().numpy(), format="rgb24")))
-        container.mux(stream.encode(None))
-    return file.getvalue()
+    def decode(self, part: Part, settings: MediaSettings, *, rate: float | None = None) -> Content:
+        return decode(part, settings, rate=rate)

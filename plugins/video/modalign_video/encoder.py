@@ -1,0 +1,127 @@
+"""Video towers as encoders: VideoMAE, and what else AutoModel knows that reads whole clips.
+
+b media, n tokens of a tower, d width, t frames, c channels, h w pixels.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Self, cast, final
+
+import torch
+from torch import Tensor
+from transformers import AutoModel, PreTrainedModel
+from transformers.video_processing_utils import BaseVideoProcessor
+
+from modalign.batch import Medium
+from modalign.errors import ConfigError, ModelError
+from modalign.roles import Content, Encoder
+from modalign_video.tower import INPUTS, load_tower
+
+_PIXELS = "pixel_values"
+
+
+@final
+class VideoEncoder(Encoder):
+    """A tower of transformers that reads whole clips, with its own processor; its last states are the embeddings.
+
+    Clips of equal shape run as one batch.
+
+    tower, processor: of the library.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from modalign_video.testing import tiny_video
+    >>> with TemporaryDirectory() as folder:
+    ...     encoder = VideoEncoder.load(str(tiny_video(folder, "videomae")))
+    >>> content = Content(modality="video", tensor=torch.zeros(4, 3, 40, 60, dtype=torch.uint8))
+    >>> medium = encoder.prepare(content)
+    >>> medium.cost, encoder([medium])[0].shape
+    (32, torch.Size([32, 32]))
+    """
+
+    modality = "video"
+
+    def __init__(self, tower: PreTrainedModel, processor: BaseVideoProcessor) -> None:
+        super().__init__()
+        self.tower, self.processor = tower, processor
+        self.width = int(tower.config.hidden_size)
+        self.facts = {"processor": processor.to_json_string()}
+        with torch.device("meta"):
+            # shapes without weights or work; in a tuple, so that it is no part of this module
+            self._shapes = (AutoModel.from_config(tower.config),)
+        self._costs: dict[tuple[int, ...], int] = {}
+
+    @classmethod
+    def load(
+        cls, path: str, *, revision: str | None = None, dtype: torch.dtype | None = None, **options: object
+    ) -> Self:
+        """The tower in a folder or of an id; it has no further options."""
+        if options:
+            raise ConfigError(
+                "the encoder of whole clips has no further settings",
+                where="options",
+                got=", ".join(options),
+                fix="remove them; `pool`, `stride` and `spatial` are of the encoder `frames`",
+            )
+        return cls(*load_tower(path, revision=revision, dtype=dtype))
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.tower.save_pretrained(folder)
+        self.processor.save_pretrained(folder)
+
+    def prepare(self, content: Content) -> Medium:
+        if content.modality != self.modality:
+            raise ModelError("a video tower takes clips", got=content.modality)
+        self._check_frames(content.tensor.shape[0])
+        made = self.processor(videos=[content.tensor], return_tensors="pt", do_sample_frames=False)
+        name = next((one for one in INPUTS if one in made), None)
+        if name is None:
+            raise ModelError("the processor makes nothing that a video tower reads", got=", ".join(made))
+        pixels = cast(Tensor, made[name])[0]  # t c h w
+        return Medium(modality=self.modality, tensors={_PIXELS: pixels}, cost=self._cost(pixels))
+
+    def forward(self, media: Sequence[Medium]) -> list[Tensor]:
+        alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for index, medium in enumerate(media):
+            alike[tuple(medium.tensors[_PIXELS].shape)].append(index)
+        weight = next(self.tower.parameters())
+        found: dict[int, Tensor] = {}
+        for indices in alike.values():
+            pixels = torch.stack([media[index].tensors[_PIXELS] for index in indices])  # b t c h w
+            states = _states(self.tower, pixels.to(weight.device, weight.dtype))  # b n d
+            found |= dict(zip(indices, states, strict=True))
+        self.ran(len(media))
+        return [found[index] for index in range(len(media))]
+
+    def _check_frames(self, count: int) -> None:
+        needed = getattr(self.tower.config, "num_frames", None)
+        if isinstance(needed, int) and count != needed:
+            raise ModelError(
+                f"this tower reads clips of exactly {needed} frames",
+                got=f"{count} frames",
+                fix=f"set media.video.frames to {needed}",
+            )
+
+    def _cost(self, pixels: Tensor) -> int:
+        """How many embeddings a clip ``t c h w`` gives."""
+        shape = tuple(pixels.shape)
+        if shape not in self._costs:
+            try:
+                states = _states(self._shapes[0], torch.empty(1, *shape, device="meta"))
+            except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
+                raise ModelError(
+                    "this tower does not read what its processor makes",
+                    got=f"clips of {' '.join(map(str, shape))}: {' '.join(str(error).split())[:200]}",
+                    fix="check the size in the processor's config, and media.video.frames",
+                ) from error
+            self._costs[shape] = states.shape[1]
+        return self._costs[shape]
+
+
+def _states(tower: PreTrainedModel, pixels: Tensor) -> Tensor:
+    """The last states of clips, ``b t c h w`` to ``b n d``."""
+    given: Mapping[str, Tensor] = {tower.main_input_name: pixels}
+    return tower(**given).last_hidden_state

@@ -1,0 +1,54 @@
+"""Frames to MP4 (H.264), for files and for pages.
+
+t frames, c channels, h w pixels.
+"""
+
+from __future__ import annotations
+
+import io
+
+import torch
+from einops import rearrange, repeat
+from torch import Tensor
+
+from modalign_video.sampling import exact_rate
+
+_QUALITY = "12"  #: of H.264's constant rate factor: 0 keeps everything, 51 the least
+
+
+def mp4(frames: Tensor, rate: float) -> bytes:
+    """Encoded frames; where their height or width is odd the last row or column is repeated, as H.264 needs pairs.
+
+    frames: ``t 3 h w`` of uint8.
+    rate: frames per second.
+    """
+    import av
+
+    even = even_sized(frames)
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=exact_rate(rate), options={"crf": _QUALITY})
+        stream.height, stream.width, stream.pix_fmt = even.shape[2], even.shape[3], "yuv420p"
+        for frame in rearrange(even, "t c h w -> t h w c"):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame.contiguous().numpy(), format="rgb24")))
+        container.mux(stream.encode(None))
+    return file.getvalue()
+
+
+def even_sized(frames: Tensor) -> Tensor:
+    """Frames of even height and width: an odd last row or column is repeated.
+
+    >>> even_sized(torch.zeros(1, 3, 5, 4)).shape
+    torch.Size([1, 3, 6, 4])
+    """
+    if frames.shape[2] % 2:
+        frames = torch.cat([frames, frames[:, :, -1:]], dim=2)
+    if frames.shape[3] % 2:
+        frames = torch.cat([frames, frames[:, :, :, -1:]], dim=3)
+    return frames
+
+
+def enlarged(frames: Tensor, width: int) -> Tensor:
+    """Small frames with every pixel repeated, up to a width: browsers blur what they enlarge themselves."""
+    times = max(1, width // frames.shape[3])
+    return repeat(frames, "t c h w -> t c (h down) (w right)", down=times, right=times)

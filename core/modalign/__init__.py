@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from modalign.loading import load
     from modalign.model import Model
     from modalign.objectives import DPO, IPO, KTO, ORPO, SFT, BradleyTerry, SimPO
+    from modalign.reward import RewardModel
     from modalign.training import Trainer, TrainingConfig
 
 __version__ = "0.1.0"
@@ -34,6 +35,7 @@ _HOMES = {
     "ORPO": "objectives",
     "Part": "content",
     "Response": "content",
+    "RewardModel": "reward",
     "SFT": "objectives",
     "SimPO": "objectives",
     "Trainer": "training",
@@ -59,6 +61,7 @@ __all__ = [
     "ModelConfig",
     "Part",
     "Response",
+    "RewardModel",
     "SimPO",
     "Trainer",
     "TrainingConfig",

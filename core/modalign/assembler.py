@@ -5,7 +5,8 @@ a responses of a comparison or a batch, n tokens of a row, u units.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -59,12 +60,15 @@ def select(comparison: Comparison, pairing: Pairing) -> tuple[tuple[Response, ..
             return responses[:1], ()
         case "response", "unpaired" if responses[0].label is not False:
             return responses, ()
+        case "each", "pair" | "unpaired" | "group":
+            return responses, ()
         case _:
             pass
     wanted = {
         "pair": "a chosen and a rejected response",
         "label": "a pair, or one response with a label",
         "response": "a pair, or one response that is not labelled undesirable",
+        "each": "at least one response",
     }[pairing]
     raise DataError(
         f"this objective needs {wanted}",
@@ -87,6 +91,7 @@ def encode(
     partner: another comparison, whose responses are laid under this prompt, where the objective needs mismatched ones.
     """
     responses, labels = select(comparison, needs.pairing)
+    needs.judgements.check(comparison)
     strangers: tuple[Response, ...] = ()
     if needs.mismatched and partner is not None:
         others, _ = select(partner, needs.pairing)
@@ -170,6 +175,7 @@ def _targets(samples: Sequence[Sample]) -> Targets:
         labels=torch.tensor(labels, dtype=torch.float64) if labels else None,
         mismatched=torch.tensor(mismatched, dtype=torch.long) if mismatched else None,
         rewards=_rewards(samples),
+        preferences=_columns([one.comparison.preferences for one in samples]) if paired else {},
     )
 
 
@@ -180,7 +186,10 @@ def _rewards(samples: Sequence[Sample]) -> dict[str, Tensor]:
         for response in sample.comparison.responses[: sample.own]:
             whole = {} if response.reward is None else {"reward": response.reward}
             said.append({**response.scores, **whole})
-    names = sorted({name for scores in said for name in scores})
-    return {
-        name: torch.tensor([scores.get(name, float("nan")) for scores in said], dtype=torch.float64) for name in names
-    }
+    return _columns(said)
+
+
+def _columns(said: Sequence[Mapping[str, float]]) -> dict[str, Tensor]:
+    """One tensor for each name that any row says; NaN where a row does not."""
+    names = sorted({name for row in said for name in row})
+    return {name: torch.tensor([row.get(name, math.nan) for row in said], dtype=torch.float64) for name in names}

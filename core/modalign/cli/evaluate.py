@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json as encoder
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +15,7 @@ from modalign.errors import ConfigError
 from modalign.intervals import wilson
 
 _SHARES = ("accuracy", "accuracies")  #: metrics that are shares of the samples
+_BOUNDS = ("_low", "_high")  #: of an interval that was measured with its metric
 
 
 def evaluate(
@@ -63,11 +66,7 @@ def evaluate(
         return 0
     trained = final_model(folder) if is_run else None
     found = measure(config, trained=trained)
-    intervals = {
-        name: wilson(value, found.samples)
-        for name, value in found.metrics.items()
-        if name.rpartition("/")[2] in _SHARES
-    }
+    intervals = _intervals(found.metrics, found.samples)
     if json:
         said = {
             "model": str(trained or config.model.path),
@@ -82,7 +81,25 @@ def evaluate(
     skipped = "".join(f", {count} skipped: {reason}" for reason, count in found.skipped.items())
     print(f"{trained or config.model.path} on {found.samples} samples of {config.data.path}{skipped}")
     for name, value in found.metrics.items():
+        if name.endswith(_BOUNDS):
+            continue
         low, high = intervals.get(name, (None, None))
         tail = "" if low is None else f"  95 % interval {low:.3f} to {high:.3f}"
         print(f"  {name:20} {value:10.4f}{tail}")
     return 0
+
+
+def _intervals(metrics: Mapping[str, float], samples: int) -> dict[str, tuple[float, float]]:
+    """A 95 % interval of each share: the one that was measured with it, else Wilson's over the samples."""
+    low, high = _BOUNDS
+    found = {
+        name: (metrics[name + low], metrics[name + high])
+        for name in metrics
+        if name + low in metrics and name + high in metrics
+    }
+    measured = Counter(name.partition("/")[0] for name in found)
+    for name, value in metrics.items():
+        # where a share is measured by several dimensions, the one over all of them has not one judgement per sample
+        if name.rpartition("/")[2] in _SHARES and name not in found and measured[name] < 2:
+            found[name] = wilson(value, samples)
+    return found

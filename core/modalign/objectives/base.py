@@ -1,25 +1,86 @@
 """What every objective is: a frozen, configurable, pure function of scores and targets.
 
-b pairs, a responses the loss is about, r responses of the batch (with mismatched ones).
+b pairs, a responses the loss is about, r responses of the batch (with mismatched ones), m judgements.
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import ClassVar, Literal, final
+from typing import ClassVar, Literal, TypeVar, cast, final
 
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from modalign.batch import Targets
-from modalign.errors import ModelError
+from modalign.comparison import Comparison
+from modalign.errors import DataError, ModelError
 from modalign.scores import ALL_KINDS, Scores, UnitKind
 
-Pairing = Literal["pair", "label", "response"]
+Pairing = Literal["pair", "label", "response", "each"]
+
+WHOLE = "reward"  #: the dimension of a response as a whole: a pair's order says which is better in it
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class HeadSpec:
+    """A reward head an objective asks for: `registry.head(type)(width, dimensions=dimensions, **options)` makes it.
+
+    type: registered name of the head.
+    dimensions: what it judges.
+    options: its further settings.
+    """
+
+    type: str = "linear"
+    dimensions: tuple[str, ...] = ("reward",)
+    options: Mapping[str, object] = field(default_factory=dict[str, object])
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Judgements:
+    """What people must have said of a row for an objective to learn from it.
+
+    preferences: dimensions of which one must be said of a pair.
+    scores: dimensions of which one must be said of a response, which is as good.
+    most: scores lie between 0 and this.
+    whole: scores are whole numbers.
+    """
+
+    preferences: tuple[str, ...] = ()
+    scores: tuple[str, ...] = ()
+    most: float | None = None
+    whole: bool = False
+
+    def check(self, comparison: Comparison) -> None:
+        """Raise a `DataError` where nothing that is asked for is said, or what is said cannot be right."""
+        said = {**({WHOLE: 1.0} if comparison.kind == "pair" else {}), **comparison.preferences}
+        found = [(f"preferences.{name}", said[name], 1.0) for name in self.preferences if name in said]
+        for response in comparison.responses:
+            scores = {**response.scores, **({} if response.reward is None else {WHOLE: response.reward})}
+            found += [(f"scores.{name}", scores[name], self.most) for name in self.scores if name in scores]
+        found = [one for one in found if not math.isnan(one[1])]
+        if not found and (self.preferences or self.scores):
+            raise DataError(
+                "nobody judged what this objective learns",
+                got=f"preferences: {', '.join(comparison.preferences) or 'none'}; scores: "
+                f"{', '.join(sorted({name for one in comparison.responses for name in one.scores})) or 'none'}",
+                fix=f"give one of {', '.join(dict.fromkeys((*self.preferences, *self.scores)))}, or set "
+                "on_bad_row: skip to leave such rows out",
+            )
+        for field_, value, most in found:
+            broken = self.whole and field_.startswith("scores.") and not float(value).is_integer()
+            if broken or (most is not None and not 0 <= value <= most):
+                raise DataError(
+                    f"expected a {'whole ' if self.whole else ''}number from 0 to {most:g}",
+                    field=field_,
+                    got=f"{value:g}",
+                )
 
 
 @final
@@ -29,10 +90,13 @@ class Needs:
 
     roles: whose scores it compares; `policy` is the model being trained.
     pairing: `pair` takes (chosen, rejected); `label` takes each response with a label, and a pair as one desirable
-        and one undesirable response; `response` takes desirable responses only, of a pair the chosen.
+        and one undesirable response; `response` takes desirable responses only, of a pair the chosen; `each` takes
+        every response of whatever there is.
     mismatched: each response also laid under another prompt, for a KL estimate.
     units: whether decoders are asked at all.
-    heads: reward heads the model must have.
+    heads: reward heads the model must have, by name.
+    specs: what each of them is; one that is not said is linear, of one dimension that is called like it.
+    judgements: what people must have said.
     kinds: kinds of unit for which its mathematics holds.
     """
 
@@ -42,6 +106,46 @@ class Needs:
     units: bool = True
     heads: tuple[str, ...] = ()
     kinds: frozenset[UnitKind] = ALL_KINDS
+    specs: Mapping[str, HeadSpec] = field(default_factory=dict[str, HeadSpec])  # what workers are sent is pickled
+    judgements: Judgements = field(default_factory=Judgements)
+
+    def spec(self, head: str) -> HeadSpec:
+        """What the head of a name is."""
+        return self.specs.get(head) or HeadSpec(dimensions=(head,))
+
+
+_O = TypeVar("_O", bound="Objective")
+
+
+@final
+class _Asking:
+    """A class variable whose value depends on the instance; the class has that of its default settings."""
+
+    def __init__(self, ask: Callable[[Objective], Needs]) -> None:
+        self.ask = ask
+
+    def __get__(self, instance: Objective | None, owner: Callable[[], Objective]) -> Needs:
+        return self.ask(owner() if instance is None else instance)
+
+
+def needs_by(ask: Callable[[_O], Needs]) -> Needs:
+    """`Objective.needs` that depend on its settings: ``needs: ClassVar[Needs] = needs_by(lambda self: Needs(...))``."""
+    return cast(Needs, _Asking(cast("Callable[[Objective], Needs]", ask)))
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Predictions:
+    """What an objective's model said of something people also said, one entry for each that somebody judged.
+
+    kind: `preference` is the probability that the first response is better; `label` that a label holds; `number` a
+        number people gave.
+    predicted, said: ``m`` in float64.
+    """
+
+    kind: Literal["preference", "label", "number"]
+    predicted: Tensor
+    said: Tensor
 
 
 @final
@@ -103,6 +207,13 @@ class Objective(BaseModel, ABC):
 
     def statistics(self, scores: Mapping[str, Scores], targets: Targets) -> Mapping[str, Mean]:
         """Batch statistics the loss depends on, detached, to be added up over ranks before the loss is taken."""
+        return {}
+
+    def predictions(self, scores: Mapping[str, Scores], targets: Targets) -> Mapping[str, Predictions]:
+        """What the model predicts of what people said, by dimension or label, for exact measures over a whole data set.
+
+        The names never depend on the batch; what has weight 0, or what nobody said, is left out.
+        """
         return {}
 
     def refuse(self, kinds: frozenset[UnitKind]) -> None:

@@ -31,7 +31,7 @@ def check_model(model: Model, objective: Objective) -> None:
         raise ModelError(
             f"{name} needs the reward head {missing[0]!r}",
             got=f"heads: {', '.join(model.heads) or 'none'}",
-            fix=f"give the model one: model.heads[{missing[0]!r}] = LinearHead(model.backbone.width)",
+            fix=f"give the model one: modalign.training.heads.add_heads(model, {name}(...), seed=0)",
         )
 
 

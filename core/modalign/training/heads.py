@@ -6,30 +6,64 @@ import logging
 
 import torch
 
-from modalign.errors import ModelError
+from modalign.errors import ConfigError, ModalignError, ModelError
 from modalign.model import Model
-from modalign.objectives.base import Objective
+from modalign.objectives.base import HeadSpec, Objective
+from modalign.registry import registry
+from modalign.roles import Head
 
 log = logging.getLogger("modalign")
 
 
 def add_heads(model: Model, objective: Objective, *, seed: int) -> None:
-    """Give a model the reward heads that an objective needs and it has not: linear ones, started from a seed."""
-    missing = [name for name in objective.needs.heads if name not in model.heads]
+    """Give a model the reward heads that an objective needs and it has not, started from a seed.
+
+    One it has must give the numbers that the objective reads.
+    """
+    name, needs = type(objective).__name__, objective.needs
+    for head in needs.heads:
+        if head in model.heads:
+            _check(model, head, needs.spec(head), name)
+    missing = [head for head in needs.heads if head not in model.heads]
     if not missing:
         return
     if model.backbone is None:
         raise ModelError(
-            f"{type(objective).__name__} needs a reward head, which reads the states of a backbone",
+            f"{name} needs a reward head, which reads the states of a backbone",
             got="a model without a backbone",
             fix="use a model with one",
         )
-    from modalign.registry import registry
-
     place = next(model.backbone.parameters()).device
-    for name in missing:
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed every device's generator
-            head = registry.head("linear")(model.backbone.width, dimensions=(name,))
-        model.heads[name] = head.to(place)
-        log.info("a new linear head %r reads the states of the backbone", name)
+    for head in missing:
+        spec = needs.spec(head)
+        model.heads[head] = _make(spec, model.backbone.width, seed=seed).to(place)
+        log.info("a new %s head %r reads the states of the backbone", spec.type, head)
+
+
+def _make(spec: HeadSpec, width: int, *, seed: int) -> Head:
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed every device's generator
+        try:
+            return registry.head(spec.type)(width, dimensions=spec.dimensions, **spec.options)
+        except ModalignError:
+            raise
+        except TypeError as error:
+            raise ConfigError(
+                f"the reward head {spec.type!r} cannot be made with these settings",
+                where="objective.head_options",
+                got=f"{dict(spec.options)}: {error}",
+                fix="use settings that the head's class has",
+            ) from error
+
+
+def _check(model: Model, name: str, spec: HeadSpec, objective: str) -> None:
+    """Raise where a head's numbers are not those that the objective would have made."""
+    found = model.heads[name]
+    assert isinstance(found, Head)
+    wanted = _make(spec, 1, seed=0).dimensions
+    if found.dimensions != wanted:
+        raise ModelError(
+            f"{objective} needs the reward head {name!r} to give {', '.join(wanted)}",
+            got=f"a {type(found).__name__} that gives {', '.join(found.dimensions)}",
+            fix="name another head (objective.head) to train a new one, or set objective.dimensions to what it gives",
+        )

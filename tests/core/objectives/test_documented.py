@@ -6,10 +6,39 @@ from pathlib import Path
 
 import pytest
 
-from modalign.objectives import DPO, IPO, KTO, ORPO, SFT, BradleyTerry, Objective, SimPO
+from modalign.objectives import (
+    DPO,
+    IPO,
+    KTO,
+    ORPO,
+    SFT,
+    BradleyTerry,
+    Cost,
+    Moderation,
+    Objective,
+    Ordinal,
+    RaoKupper,
+    Regression,
+    SimPO,
+    Thurstone,
+)
 
 TEXT = (Path(__file__).parents[3] / "docs" / "objectives.md").read_text(encoding="utf-8")
-NAMES = {"sft": SFT, "dpo": DPO, "ipo": IPO, "kto": KTO, "simpo": SimPO, "orpo": ORPO, "reward": BradleyTerry}
+NAMES: dict[str, type[Objective]] = {
+    "sft": SFT,
+    "dpo": DPO,
+    "ipo": IPO,
+    "kto": KTO,
+    "simpo": SimPO,
+    "orpo": ORPO,
+    "reward": BradleyTerry,
+    "rao_kupper": RaoKupper,
+    "thurstone": Thurstone,
+    "regression": Regression,
+    "ordinal": Ordinal,
+    "moderation": Moderation,
+    "cost": Cost,
+}
 
 
 @pytest.mark.parametrize(("name", "objective"), NAMES.items())
@@ -26,5 +55,11 @@ def test_needs_are_in_the_docs(name: str, objective: type[Objective]) -> None:
     cells = [cell.strip() for cell in row.replace("\\|", "").split("|")[1:-1]]
     needs = objective.needs
     assert cells[3] == ", ".join(needs.roles)
-    units = "none: head `reward`" if not needs.units else "all" if len(needs.kinds) == 3 else ", ".join(needs.kinds)
+    units = (
+        f"none: head `{needs.heads[0]}`"
+        if not needs.units
+        else "all"
+        if len(needs.kinds) == 3
+        else ", ".join(needs.kinds)
+    )
     assert cells[5] == units

@@ -11,7 +11,25 @@ from torch import Tensor
 
 from modalign.batch import Targets
 from modalign.errors import ModelError
-from modalign.objectives import DPO, IPO, KTO, ORPO, SFT, BradleyTerry, Loss, Mean, Needs, Objective, SimPO
+from modalign.objectives import (
+    DPO,
+    IPO,
+    KTO,
+    ORPO,
+    SFT,
+    BradleyTerry,
+    Cost,
+    Loss,
+    Mean,
+    Moderation,
+    Needs,
+    Objective,
+    Ordinal,
+    RaoKupper,
+    Regression,
+    SimPO,
+    Thurstone,
+)
 from modalign.objectives.base import pair_metrics, weighted
 from modalign.scores import Scores
 from modalign.testing.laws import LAWS, Row, check_objective, lay, random_row, scores_of
@@ -30,6 +48,12 @@ OBJECTIVES = [
     ORPO(beta=1.0),
     BradleyTerry(),
     BradleyTerry(center_rewards_coefficient=0.1),
+    RaoKupper(),
+    Thurstone(),
+    Regression(),
+    Ordinal(),
+    Moderation(),
+    Cost(),
 ]
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modalign.errors import ShapeError
-from modalign.objectives import BradleyTerry, Loss
+from modalign.objectives import BradleyTerry, Loss, Objective
 from modalign.testing.laws import Row, lay
 
 
@@ -80,3 +80,62 @@ def test_a_head_that_does_not_fit_is_named(rewards: dict[str, torch.Tensor], fou
     scores, targets = lay(BradleyTerry().needs, [row(0.0, 0.0)])
     with pytest.raises(ShapeError, match=f"a head named `reward`; found: {found}"):
         BradleyTerry()({"policy": replace(scores["policy"], rewards=rewards)}, targets)
+
+
+# --- several dimensions ----------------------------------------------------------------------------
+
+TWO = BradleyTerry(dimensions=("helpfulness", "harmlessness"))
+
+
+def judged(objective: Objective, numbers: list[list[float]], **preferences: list[float]) -> Loss:
+    """Pairs whose responses have these numbers, first and second by turns."""
+    scores, targets = lay(objective.needs, [row(0.0, 0.0) for _ in range(len(numbers) // 2)])
+    rewards = {"reward": torch.tensor(numbers, dtype=torch.float64)}
+    said = {name: torch.tensor(values, dtype=torch.float64) for name, values in preferences.items()}
+    return objective({"policy": replace(scores["policy"], rewards=rewards)}, replace(targets, preferences=said))
+
+
+def test_equal_rewards_give_log_two_per_dimension() -> None:
+    loss = judged(TWO, [[1.0, 5.0], [1.0, 5.0]], helpfulness=[1.0], harmlessness=[0.0])
+    assert loss.sum.item() == pytest.approx(2 * math.log(2))
+    assert loss.count.item() == 2
+
+
+def test_the_second_response_may_be_the_better_one_in_a_dimension() -> None:
+    loss = judged(TWO, [[2.0, 2.0], [0.0, 0.0]], helpfulness=[1.0], harmlessness=[0.0])
+    assert loss.sum.item() == pytest.approx(math.log1p(math.exp(-2)) + math.log1p(math.exp(2)))
+    values = {name: mean.sum / mean.count for name, mean in loss.metrics.items()}
+    assert values["accuracy"] == 0.5
+    assert (values["accuracy/helpfulness"], values["accuracy/harmlessness"]) == (1.0, 0.0)
+    assert (values["margin/helpfulness"], values["margin/harmlessness"]) == (2.0, -2.0)
+
+
+@given(st.floats(-20, 20), st.floats(0, 1))
+@settings(max_examples=25, deadline=None)
+def test_a_soft_label_weighs_the_two_orders(difference: float, p: float) -> None:
+    loss = judged(BradleyTerry(dimensions=("tone",)), [[difference], [0.0]], tone=[p])
+    wanted = p * math.log1p(math.exp(-difference)) + (1 - p) * math.log1p(math.exp(difference))
+    assert loss.sum.item() == pytest.approx(wanted, rel=1e-9)
+
+
+def test_a_tie_counts_in_the_loss_and_in_no_accuracy() -> None:
+    loss = judged(BradleyTerry(dimensions=("tone",)), [[3.0], [0.0]], tone=[0.5])
+    assert loss.count.item() == 1
+    assert loss.metrics["accuracy"].count.item() == loss.metrics["margin/tone"].count.item() == 0
+
+
+def test_the_order_of_a_pair_is_what_it_says_of_the_whole() -> None:
+    both = BradleyTerry(dimensions=("reward", "tone"))
+    loss = judged(both, [[3.0, 1.0], [0.0, 0.0], [3.0, 1.0], [0.0, 0.0]], tone=[math.nan, 0.0])
+    assert loss.sum.item() == pytest.approx(2 * math.log1p(math.exp(-3)) + math.log1p(math.exp(1)))
+    # what the data says of the whole goes before the order
+    assert judged(BradleyTerry(), [[3.0], [0.0]], reward=[0.0]).sum.item() == pytest.approx(math.log1p(math.exp(3)))
+
+
+def test_a_margin_is_of_the_whole_alone() -> None:
+    scores, targets = lay(BradleyTerry().needs, [row(1.0, 0.0, margin=1.0)])
+    numbers = {"reward": torch.tensor([[1.0, 1.0], [0.0, 0.0]], dtype=torch.float64)}
+    said = {"tone": torch.tensor([1.0], dtype=torch.float64)}
+    objective = BradleyTerry(dimensions=("reward", "tone"))
+    loss = objective({"policy": replace(scores["policy"], rewards=numbers)}, replace(targets, preferences=said))
+    assert loss.sum.item() == pytest.approx(math.log(2) + math.log1p(math.exp(-1)))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Literal, final
 
-from modalign.content import Message, Response
+from modalign.content import Fact, Message, Response
 
 Kind = Literal["pair", "unpaired", "group", "prompt"]
 
@@ -44,6 +44,7 @@ class Comparison:
     weight: of this comparison in the loss.
     id: a name the data gives it.
     origin: the row it was read from.
+    facts: what is known of it that nothing is trained on: what kind of prompt it is.
 
     >>> from modalign.content import Message, Part, Response
     >>> words = lambda role, text: Message(role=role, parts=(Part(modality="words", value=text),))
@@ -61,6 +62,7 @@ class Comparison:
     weight: float = 1.0
     id: str | None = None
     origin: Origin | None = None
+    facts: Mapping[str, Fact] = field(default_factory=lambda: MappingProxyType({}))
 
     def __post_init__(self) -> None:
         least, most = _COUNTS[self.kind]

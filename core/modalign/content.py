@@ -8,12 +8,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
-from typing import final
+from typing import TypeAlias, final
 
 import torch
 from torch import Tensor
 
 from modalign.files import File
+
+Fact: TypeAlias = str | float | bool
 
 RAW = "raw"  #: role of content that continues the sequence as it is, outside any chat template
 
@@ -56,7 +58,7 @@ class Part:
 
     modality: str
     value: str | bytes | File | Tensor
-    facts: Mapping[str, str | float | bool] = field(default_factory=lambda: MappingProxyType({}))
+    facts: Mapping[str, Fact] = field(default_factory=lambda: MappingProxyType({}))
 
     @cached_property
     def digest(self) -> str:
@@ -96,6 +98,21 @@ class Message:
 
 @final
 @dataclass(frozen=True, kw_only=True)
+class Feedback:
+    """What was said of a response in words.
+
+    rationale: why it was rated as it was.
+    critique: what is wrong with it.
+    refinement: how it would be better.
+    """
+
+    rationale: str | None = None
+    critique: str | None = None
+    refinement: str | None = None
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
 class Response:
     """The assistant's messages, with what people said of them.
 
@@ -104,6 +121,8 @@ class Response:
     reward: one number for the whole response.
     scores: a number by dimension (`helpfulness`: 0.7).
     critique, refinement: learning from language feedback: what is wrong, and a better answer.
+    feedback: what was said in words, by dimension.
+    facts: what is known of it that nothing is trained on: which model wrote it.
     """
 
     messages: tuple[Message, ...]
@@ -112,6 +131,8 @@ class Response:
     scores: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     critique: str | None = None
     refinement: str | None = None
+    feedback: Mapping[str, Feedback] = field(default_factory=lambda: MappingProxyType({}))
+    facts: Mapping[str, Fact] = field(default_factory=lambda: MappingProxyType({}))
 
     def segments(self) -> Iterator[Part]:
         """The parts that are scored, in order."""

@@ -97,6 +97,12 @@ class TooLong(DataError):
     code = "too-long"
 
 
+class Skipped(DataError):
+    """A row that says of itself that it is not to be used: left out and counted under ``what``, and no bad row."""
+
+    code = "skipped"
+
+
 class PluginError(ModalignError, RuntimeError):
     """A plugin, or a name that plugins register, that is missing, broken or claimed twice."""
 

@@ -37,6 +37,7 @@ app.command("modalign.cli.doctor:doctor", name="doctor", help="Try everything, a
 
 data = App(name="data", help="Look at preference data.")
 data.command("modalign.cli.data:check", name="check", help="Report every row that cannot be used, and statistics.")
+data.command("modalign.cli.data:convert", name="convert", help="Write it as parquet, or as a folder, with its media.")
 app.command(data)
 
 

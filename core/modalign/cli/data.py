@@ -1,11 +1,11 @@
-"""`modalign data check`: reads a data set once and shows every row that cannot be used, with statistics."""
+"""`modalign data`: looks at a data set and shows every row that cannot be used, or writes it in another form."""
 
 from __future__ import annotations
 
 import json as encoder
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from modalign.errors import ConfigError, DataError
 
@@ -69,13 +69,7 @@ def check(
             got="no --model",
             fix="name the model with --model",
         )
-    if bad_rows is not None and not bad_rows.absolute().parent.is_dir():
-        raise ConfigError(
-            "the bad rows cannot be written there",
-            where="--bad-rows",
-            got=f"no folder {bad_rows.parent}",
-            fix="make it",
-        )
+    _writable(bad_rows)
     preparer = None
     if model is not None:
         from modalign.loading import load
@@ -100,6 +94,84 @@ def check(
     return DataError.exit_code if report.bad_rows else 0
 
 
+def convert(
+    source: str,
+    target: Path,
+    *,
+    format: str | None = None,
+    split: str | None = None,
+    revision: str | None = None,
+    root: Path | None = None,
+    limit: int | None = None,
+    on_bad_row: Literal["error", "skip"] = "error",
+    max_bad_fraction: float = 0.01,
+    bad_rows: Path | None = None,
+) -> int:
+    """Write a data set as parquet with its media inside, or as a folder of JSON lines with its media as files.
+
+    Every row is read back before it counts. What exists is not overwritten; nothing is left of what fails.
+
+    Parameters
+    ----------
+    source
+        A file (.jsonl, .json, .parquet, .gz), a folder of them, an id on the hub, or `oracle`.
+    target
+        FILE.parquet, or the name of a folder to make.
+    format
+        Name of the source's row format; by default the one that claims the columns.
+    split
+        Split of a folder or of a data set on the hub.
+    revision
+        Branch, tag or commit of an id on the hub.
+    root
+        Folder that media files lie in; by default the data file's own.
+    limit
+        Convert the first rows only.
+    on_bad_row
+        `error` lists the rows that cannot be used and writes nothing; `skip` leaves them out.
+    max_bad_fraction
+        With `skip`, write nothing if more than this share of the rows is bad.
+    bad_rows
+        With `skip`, write each bad row to this file, a line of JSON each.
+    """
+    from rich.console import Console
+
+    from modalign.data import convert as write
+    from modalign.data import read, write_bad_rows
+
+    _writable(bad_rows)
+    policy = {"on_bad_row": on_bad_row, "max_bad_fraction": max_bad_fraction}
+    data = read(source, format=format, split=split, revision=revision, root=root, limit=limit, **policy)
+    screen = Console(stderr=True)
+    if screen.is_terminal:
+        with screen.status("reading") as status:
+            done = write(data, target, progress=lambda rows: status.update(f"{rows} of {len(data)} rows"))
+    else:
+        done = write(data, target)
+    if bad_rows is not None:
+        write_bad_rows(bad_rows, done.bad_rows)
+    print(f"{done.rows} rows and {done.media} media in {done.path}")
+    if done.encoded:
+        print(f"{done.encoded} media were in memory, and are now as their plugins encode them")
+    if done.skipped:
+        print(f"skipped: {_counts(done.skipped)}")
+    for bad in done.bad_rows[:_SHOWN]:
+        print(f"left out: {bad}")
+    if len(done.bad_rows) > _SHOWN:
+        print(f"and {len(done.bad_rows) - _SHOWN} more; --bad-rows FILE writes all of them")
+    return 0
+
+
+def _writable(bad_rows: Path | None) -> None:
+    if bad_rows is not None and not bad_rows.absolute().parent.is_dir():
+        raise ConfigError(
+            "the bad rows cannot be written there",
+            where="--bad-rows",
+            got=f"no folder {bad_rows.parent}",
+            fix="make it",
+        )
+
+
 def show(report: Report, screen: Console) -> None:
     """Print a report as tables."""
     from rich.markup import escape
@@ -111,7 +183,10 @@ def show(report: Report, screen: Console) -> None:
     facts.add_row("data", escape(printable(report.name)))
     facts.add_row("format", report.format or "comparisons")
     facts.add_row("digest", report.digest)
-    facts.add_row("rows", f"{report.rows}: {report.good} good, {len(report.bad_rows)} bad")
+    skipped = f", {sum(report.skipped.values())} skipped" if report.skipped else ""
+    facts.add_row("rows", f"{report.rows}: {report.good} good, {len(report.bad_rows)} bad{skipped}")
+    if report.skipped:
+        facts.add_row("skipped", escape(_counts(report.skipped)))
     facts.add_row("kinds", _counts(report.kinds))
     facts.add_row("parts", _counts(report.modalities))
     if report.ignored:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import final
 
 from modalign.comparison import Comparison
+from modalign.config import DataConfig
 from modalign.errors import DataError
 from modalign.shown import reason
 
@@ -97,3 +98,21 @@ def collected(rows: Sequence[BadRow], name: str, total: int, most: int = 20) -> 
         got=top(Counter(row.reason for row in rows)),
         fix="mend them (modalign data check lists all), or set on_bad_row: skip",
     )
+
+
+def judge(name: str, total: int, config: DataConfig, bad: Sequence[BadRow]) -> None:
+    """Raise where a data set's policy says that rows which cannot be used are too many.
+
+    name, total: of the data set, and its rows.
+    """
+    if bad and config.on_bad_row == "error":
+        raise collected(bad, name, total)
+    if len(bad) / total > config.max_bad_fraction:
+        raise DataError(
+            f"{len(bad)} of {total} rows cannot be used, more than max_bad_fraction={config.max_bad_fraction:g}",
+            file=bad[0].file,
+            row=bad[0].row,
+            field=bad[0].field,
+            got=top(Counter(row.reason for row in bad)),
+            fix="mend the rows (modalign data check lists them), or raise max_bad_fraction",
+        )

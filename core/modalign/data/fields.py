@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import final
 
+from modalign.content import Fact, Feedback
 from modalign.errors import DataError
 from modalign.shown import shown
 
@@ -15,6 +17,8 @@ dataset dataset_name subset split config domain category subcategory topic task 
 models chosen_model rejected_model chosen_model_name rejected_model_name completion_model annotator annotator_id
 annotators created_at timestamp date version license meta metadata tags
 """
+
+_FEEDBACK = tuple(one.name for one in dataclasses.fields(Feedback))
 
 #: Columns that say where a row comes from and nothing a model could learn from: read by nobody, and no error.
 METADATA = frozenset(_METADATA.split())
@@ -87,6 +91,12 @@ def block_value(block: Mapping[str, object], name: str, what: str) -> object:
     return block.get(name)
 
 
+def _fact(value: object, field: str) -> Fact:
+    if isinstance(value, bool):
+        return value
+    return string(value, field) if isinstance(value, str) else number(value, field)
+
+
 def _nothing(value: object) -> bool:
     return value is None or (isinstance(value, list | tuple) and not value)  # an array compares element by element
 
@@ -150,6 +160,29 @@ class Fields:
             return {}
         found = mapping(self.take(name), name)
         return {key: number(value, f"{name}.{key}") for key, value in found.items() if value is not None}
+
+    def facts(self, name: str) -> dict[str, Fact]:
+        """Strings, numbers and booleans by name; none where the column is absent. A null one is left out."""
+        found = mapping(self.take(name), name) if self.has(name) else {}
+        return {key: _fact(value, f"{name}.{key}") for key, value in found.items() if value is not None}
+
+    def feedback(self, name: str) -> dict[str, Feedback]:
+        """What was said in words, by dimension; none where the column is absent. What says nothing is left out."""
+        found = mapping(self.take(name), name) if self.has(name) else {}
+        said: dict[str, Feedback] = {}
+        for key, value in found.items():
+            words: dict[str, str] = {}
+            for kind, one in mapping({} if value is None else value, f"{name}.{key}").items():
+                if kind not in _FEEDBACK:
+                    fix = f"use one of {', '.join(_FEEDBACK)}"
+                    raise DataError(
+                        "feedback of an unknown kind", field=f"{name}.{key}.{kind}", got=shown(one), fix=fix
+                    )
+                if one is not None:
+                    words[kind] = string(one, f"{name}.{key}.{kind}")
+            if words:
+                said[key] = Feedback(**words)
+        return said
 
     def name(self) -> str | None:
         """The `id` column: a string, or a whole number."""

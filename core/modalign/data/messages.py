@@ -11,10 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import final
 
-from modalign.content import RAW, Message, Part, Response
+from modalign.content import RAW, Fact, Feedback, Message, Part, Response
 from modalign.data.fields import Fields, expected, mapping, sequence, string
+from modalign.data.media import MediaColumns
 from modalign.data.vocabulary import vocabulary
 from modalign.errors import DataError
+from modalign.files import File
 from modalign.registry import registry
 from modalign.shown import shown
 
@@ -52,24 +54,15 @@ class Parser:
     fields: the row's columns.
     root: the folder that media files must lie in; None allows no files.
 
-    Items of a column that a modality claims fill, in order, the blocks that say their type and nothing else; where
-    there is no such block, `attach` puts them before the words of the prompt's first user message.
+    Items of a column that a modality claims fill, in order, the blocks that say their type and no content; where there
+    is no such block, `attach` puts them before the words of the prompt's first user message. See `MediaColumns`.
     """
 
     def __init__(self, fields: Fields, *, root: Path | None) -> None:
         self._fields = fields
         self._root = root
         self._vocabulary = vocabulary()
-        self._items: dict[
-            str, list[tuple[str, object]]
-        ] = {}  # block type -> what is left of the columns, with its field
-        self._filled: set[str] = set()
-        for column in self._vocabulary.columns:
-            if fields.has(column):
-                value = fields.take(column)
-                every = value if isinstance(value, list | tuple) else [value]
-                items = self._items.setdefault(self._vocabulary.of_column(column), [])
-                items.extend((f"{column}[{at}]", item) for at, item in enumerate(every))
+        self._media = MediaColumns(fields, self._vocabulary)
 
     def prompt(self, name: str = "prompt") -> tuple[Message, ...]:
         """A column that must be a prompt: a string or a conversation, and not empty."""
@@ -77,12 +70,17 @@ class Parser:
         messages = self.conversation(value, name) if conversational(value) else (self.raw(value, name),)
         return nonempty(messages, name)
 
-    def completion(self, value: object, field: str, *, conversation: bool) -> tuple[Message, ...]:
-        """The messages of a response: of a conversation its messages or the assistant's words, else a continuation."""
+    def completion(
+        self, value: object, field: str, *, conversation: bool, rejected: bool = False
+    ) -> tuple[Message, ...]:
+        """The messages of a response: of a conversation its messages or the assistant's words, else a continuation.
+
+        rejected: whether it takes the rejected response's own media, where the row has some.
+        """
         if conversational(value):
             if not conversation:
                 raise expected("a string, as the prompt is one", value, field)
-            return self.conversation(value, field)
+            return self.conversation(value, field, rejected=rejected)
         if conversation:
             part = Part(modality=self._vocabulary.of_strings(), value=string(value, field))
             return (Message(role="assistant", parts=(part,)),)
@@ -95,12 +93,17 @@ class Parser:
         part = Part(modality=self._vocabulary.of_strings(), value=string(value, field))
         return Message(role=RAW, parts=(part,))
 
-    def conversation(self, value: object, field: str, *, first: int = 0) -> tuple[Message, ...]:
-        """A list of messages, at least one; ``first`` is the number of its first one in the column."""
+    def conversation(self, value: object, field: str, *, first: int = 0, rejected: bool = False) -> tuple[Message, ...]:
+        """A list of messages, at least one.
+
+        first: the number of its first one in the column.
+        rejected: whether they take the rejected response's own media, where the row has some.
+        """
         found = sequence(value, field)
         if not found:
             raise DataError("a conversation without messages", field=field, got="an empty list", fix="remove the row")
-        return tuple(self.message(one, f"{field}[{at}]") for at, one in enumerate(found, first))
+        self._media.expect(found, rejected=rejected)
+        return tuple(self.message(one, f"{field}[{at}]", rejected=rejected) for at, one in enumerate(found, first))
 
     def implicit(
         self, chosen: object, rejected: object
@@ -112,10 +115,10 @@ class Parser:
         return (
             prompt,
             self.conversation(one[end:], "chosen", first=end),
-            self.conversation(other[end:], "rejected", first=end),
+            self.conversation(other[end:], "rejected", first=end, rejected=True),
         )
 
-    def message(self, value: object, field: str) -> Message:
+    def message(self, value: object, field: str, *, rejected: bool = False) -> Message:
         """A message: an object with a role and content; its further fields are kept for the chat template."""
         found = mapping(value, field)
         if "role" not in found and "from" in found:
@@ -137,9 +140,9 @@ class Parser:
         content = found.get("content")
         if content is None and not extra.get("tool_calls"):
             raise DataError("a message without content", field=f"{field}.content", got="null", fix="remove the row")
-        return Message(role=role, parts=self.parts(content, f"{field}.content"), extra=extra)
+        return Message(role=role, parts=self.parts(content, f"{field}.content", rejected=rejected), extra=extra)
 
-    def parts(self, content: object, field: str) -> tuple[Part, ...]:
+    def parts(self, content: object, field: str, *, rejected: bool = False) -> tuple[Part, ...]:
         """The parts of a message's content: a string, or a list of blocks."""
         if content is None:
             return ()
@@ -147,39 +150,26 @@ class Parser:
             return (Part(modality=self._vocabulary.of_strings(), value=string(content, field)),)
         if not isinstance(content, list | tuple):
             raise expected("a string or a list of blocks", content, field)
-        return tuple(self.block(one, f"{field}[{at}]") for at, one in enumerate(content))
+        return tuple(self.block(one, f"{field}[{at}]", rejected=rejected) for at, one in enumerate(content))
 
-    def block(self, value: object, field: str) -> Part:
+    def block(self, value: object, field: str, *, rejected: bool = False) -> Part:
         """The part that a content block says, read by the modality that claims its type."""
         block = {key: one for key, one in mapping(value, field).items() if one is not None}
         kind = string(block.get("type"), f"{field}.type")
         modality = self._vocabulary.of_block(kind, f"{field}.type")
-        if len(block) == 1 and kind in self._items:
-            if not self._items[kind]:
-                raise DataError(
-                    "more blocks than the column has items", field=field, got=shown(kind), fix="make the numbers equal"
-                )
-            field, block[kind] = self._items[kind].pop(0)
-            self._filled.add(kind)
+        field, filled = self._media.take(block, kind, field, rejected=rejected)
         try:
-            return modality.read(block, root=self._root)
+            part = modality.read(filled, root=self._root)
+            if isinstance(part.value, File):
+                part.value.open().close()  # whoever decodes it later does not know the field any more
         except DataError as error:
             inner = f"{field}.{error.field}" if error.field else field
             raise type(error)(error.what, field=inner, got=error.got, fix=error.fix) from error
+        return part
 
     def attach(self, prompt: tuple[Message, ...]) -> tuple[Message, ...]:
-        """The prompt with the column items that no block has taken; an item too many is an error."""
-        parts: list[Part] = []
-        for kind, items in self._items.items():
-            if items and kind in self._filled:
-                raise DataError(
-                    "fewer blocks than the column has items",
-                    field=items[0][0],
-                    got=shown(kind),
-                    fix="make the numbers equal",
-                )
-            for field, item in tuple(items):
-                parts.append(self.block({"type": kind, kind: item}, field))
+        """The prompt with the items of columns that have no blocks; an item too many is an error."""
+        parts = tuple(self.block({"type": kind, kind: item}, field) for kind, field, item in self._media.left())
         if not parts:
             return prompt
         for at, message in enumerate(prompt):
@@ -197,6 +187,8 @@ class Parser:
                     field=name,
                     fix="remove the column, or write what it says into a system message",
                 )
+        for _, field, item in self._media.left():
+            raise DataError("a medium that has no place in the row", field=field, got=shown(item), fix="remove it")
         self._fields.done()
 
 
@@ -218,6 +210,8 @@ def response(
     scores: Mapping[str, float] | None = None,
     critique: str | None = None,
     refinement: str | None = None,
+    feedback: Mapping[str, Feedback] | None = None,
+    facts: Mapping[str, Fact] | None = None,
 ) -> Response:
     """A response whose first and last messages are the model's, and which says something."""
     for which, message in (("first", messages[0]), ("last", messages[-1])):
@@ -237,6 +231,8 @@ def response(
         scores=scores or {},
         critique=critique,
         refinement=refinement,
+        feedback=feedback or {},
+        facts=facts or {},
     )
 
 

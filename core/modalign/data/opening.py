@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -136,7 +136,18 @@ def open_dataset(found: object, name: str, *, split: str | None = None) -> Sourc
             fix="load it without streaming=True",
         )
     plain = getattr(found, "with_format", None)
-    return TableRows(cast(Table, found if plain is None else plain(None)), name)
+    if plain is None:
+        return TableRows(cast(Table, found), name)
+    return TableRows(cast(Table, plain("arrow" if _decodes(getattr(found, "features", None)) else None)), name)
+
+
+def _decodes(feature: object) -> bool:
+    """Whether the library would decode what a feature, or one inside it, holds: media are our plugins' to decode."""
+    if isinstance(feature, Mapping):
+        return any(_decodes(one) for one in feature.values())
+    if isinstance(feature, list | tuple):
+        return any(_decodes(one) for one in feature)
+    return getattr(feature, "decode", None) is True or _decodes(getattr(feature, "feature", ()))
 
 
 def open_object(source: object, *, split: str | None = None) -> Source:

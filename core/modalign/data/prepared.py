@@ -10,10 +10,10 @@ from typing import Literal, cast, final
 from modalign.assembler import Sample, encode
 from modalign.comparison import Comparison
 from modalign.config import DataConfig
-from modalign.data.badrows import BadRow, Names, collected, top
+from modalign.data.badrows import BadRow, Names, judge, top
 from modalign.data.data import Data
 from modalign.data.sampling import permutation
-from modalign.errors import DataError, TooLong
+from modalign.errors import DataError, Skipped, TooLong
 from modalign.objectives.base import Needs
 from modalign.roles import Preparer
 from modalign.shown import located
@@ -21,6 +21,7 @@ from modalign.shown import located
 TOO_LONG = "too long"  #: the reason of rows that are skipped because the config asks for it
 
 _CACHED = 1024  #: samples that are kept encoded
+_BYTES = 256 << 20  #: of media in the samples that are kept
 _TELL = 100  #: rows between two words of progress
 
 _CUTS: Mapping[str, Literal["prompt", "response"]] = {"truncate_prompt": "prompt", "truncate_response": "response"}
@@ -35,7 +36,8 @@ class Prepared:
     tokens: of each kept row, the tokens of its longest sequence.
     skipped: how many rows were left out, by reason.
     truncated: how many of the kept rows were cut.
-    bad_rows: those of the skipped rows that cannot be used; a row too long where that means skip is none of them.
+    bad_rows: those of the skipped rows that cannot be used; a row too long where that means skip is none of
+        them, nor is one that says itself that it is not to be used.
 
     Rows in equal rows kept plus rows skipped, whatever the policy.
     """
@@ -60,6 +62,7 @@ class Prepared:
         self.skipped, self.truncated, self.bad_rows = skipped, truncated, tuple(bad_rows)
         self._encoding = _Encoding(preparer, needs, config)
         self._cache: OrderedDict[tuple[int, int | None], Sample] = OrderedDict()
+        self._bytes = 0  # of the media in it
 
     def __len__(self) -> int:
         return len(self.kept)
@@ -69,11 +72,7 @@ class Prepared:
 
         Where the objective needs mismatched responses they are those of the next position of the same epoch.
         """
-        n = len(self)
-        epoch, place = divmod(position, n)
-        order = permutation(seed, epoch, n)
-        row = self.kept[order(place)]
-        partner = self.kept[order((place + 1) % n)] if self._encoding.needs.mismatched else None
+        row, partner = self._rows(position, seed)
         key = (row, partner)
         if (sample := self._cache.get(key)) is None:
             stranger = None if partner is None else self.data[partner]
@@ -83,16 +82,36 @@ class Prepared:
                 file, line = self.data.place(row)
                 raise located(error, file=file, row=line) from error
             self._cache[key] = sample
-            while len(self._cache) > _CACHED:
-                self._cache.popitem(last=False)
+            self._bytes += _media_bytes(sample)
+            while len(self._cache) > 1 and (len(self._cache) > _CACHED or self._bytes > _BYTES):
+                _, dropped = self._cache.popitem(last=False)
+                self._bytes -= _media_bytes(dropped)
         self._cache.move_to_end(key)
         return sample
+
+    def name(self, position: int, seed: int) -> str:
+        """The row of the sample at a position, as messages call it."""
+        file, line = self.data.place(self._rows(position, seed)[0])
+        return f"{file}:{line}"
+
+    def _rows(self, position: int, seed: int) -> tuple[int, int | None]:
+        """The row at a position, and the one whose responses are laid under its prompt, where one is needed."""
+        n = len(self)
+        epoch, place = divmod(position, n)
+        order = permutation(seed, epoch, n)
+        partner = self.kept[order((place + 1) % n)] if self._encoding.needs.mismatched else None
+        return self.kept[order(place)], partner
 
     def __getstate__(self) -> dict[str, object]:
         # a worker process fills a cache of its own
         state: dict[str, object] = dict(self.__dict__)
-        state["_cache"] = OrderedDict()
+        state["_cache"], state["_bytes"] = OrderedDict(), 0
         return state
+
+
+def _media_bytes(sample: Sample) -> int:
+    media = {digest: medium for one in sample.encoded for digest, medium in one.media.items()}
+    return sum(tensor.nbytes for medium in media.values() for tensor in medium.tensors.values())
 
 
 def prepare(
@@ -127,6 +146,8 @@ def prepare(
             truncated += result.truncated
         elif isinstance(result, TooLong) and config.on_too_long == "skip":
             skipped[TOO_LONG] += 1
+        elif isinstance(result, Skipped):
+            skipped[result.what] += 1
         else:
             bad.append(BadRow.of(result))
             skipped[bad[-1].reason] += 1
@@ -217,18 +238,7 @@ def _tried(
 
 def _judge(data: Data, config: DataConfig, bad: list[BadRow], skipped: Counter[str], kept: list[int]) -> None:
     """Raise where the policy says so."""
-    if bad and config.on_bad_row == "error":
-        raise collected(bad, data.name, len(data))
-    share = len(bad) / len(data)
-    if share > config.max_bad_fraction:
-        raise DataError(
-            f"{len(bad)} of {len(data)} rows cannot be used, more than max_bad_fraction={config.max_bad_fraction:g}",
-            file=bad[0].file,
-            row=bad[0].row,
-            field=bad[0].field,
-            got=top(Counter(row.reason for row in bad)),
-            fix="mend the rows (modalign data check lists them), or raise max_bad_fraction",
-        )
+    judge(data.name, len(data), config, bad)
     if not kept:
         raise DataError(
             "no row is left to use", file=data.name, got=top(skipped), fix="raise max_length, or use other data"

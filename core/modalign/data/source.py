@@ -7,12 +7,13 @@ import json
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import astuple
 from functools import cached_property
 from itertools import accumulate
 from typing import Protocol, final
 
 from modalign.comparison import Comparison
-from modalign.content import digest
+from modalign.content import Message, Response, digest
 from modalign.data.fields import mapping
 from modalign.errors import DataError
 
@@ -101,7 +102,7 @@ class Table(Protocol):
 
 @final
 class TableRows(Source):
-    """The rows of a `datasets.Dataset`.
+    """The rows of a `datasets.Dataset`, as they are stored: media are not decoded.
 
     table: the data set.
     name: what messages call it.
@@ -114,10 +115,13 @@ class TableRows(Source):
         return len(self._table)
 
     def row(self, number: int) -> Row:
-        return self._table[number]
+        found = self._table[number]
+        # a table of arrow, where the library would decode what the row holds
+        plain = getattr(found, "to_pylist", None)
+        return found if plain is None else plain()[0]
 
     def _digest(self) -> str:
-        return digest_of_rows(self._table[number] for number in range(len(self)))
+        return digest_of_rows(self.row(number) for number in range(len(self)))
 
 
 @final
@@ -170,8 +174,9 @@ def digest_of_rows(rows: Iterator[object] | Sequence[object]) -> str:
 
 def _plain(value: object) -> object:
     if isinstance(value, Comparison):
-        responses = [(_turns(one.messages), one.label, one.reward, dict(one.scores)) for one in value.responses]
-        return [value.kind, value.id, value.margin, value.weight, _turns(value.prompt), responses]
+        responses = [_said(one) for one in value.responses]
+        more = _present(preferences=dict(value.preferences), facts=dict(value.facts))
+        return [value.kind, value.id, value.margin, value.weight, _turns(value.prompt), responses, *more]
     try:
         return digest(value)
     except TypeError:
@@ -180,9 +185,20 @@ def _plain(value: object) -> object:
         return digest(content()) if callable(content) else f"{type(value).__module__}.{type(value).__qualname__}"
 
 
-def _turns(messages: Sequence[object]) -> list[object]:
-    from modalign.content import Message
+def _said(response: Response) -> list[object]:
+    """A response with what was said of it."""
+    feedback = {name: astuple(one) for name, one in response.feedback.items()}
+    words = _present(critique=response.critique, refinement=response.refinement)
+    more = _present(feedback=feedback, facts=dict(response.facts))
+    return [_turns(response.messages), response.label, response.reward, dict(response.scores), *words, *more]
 
+
+def _present(**said: object) -> list[object]:
+    """What is said, by name: data that say none of it keep the digest they had before there was a place for it."""
+    return [{name: value} for name, value in said.items() if value]
+
+
+def _turns(messages: Sequence[object]) -> list[object]:
     return [
         [one.role, [[part.modality, part.digest] for part in one.parts], dict(one.extra)]
         for one in messages

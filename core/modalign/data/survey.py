@@ -9,15 +9,18 @@ from dataclasses import dataclass
 from typing import final
 
 from modalign.comparison import Comparison
-from modalign.content import Message
+from modalign.content import Message, digest
 from modalign.data.badrows import BadRow, Names
 from modalign.data.data import Data
 from modalign.data.fields import METADATA
-from modalign.errors import DataError
+from modalign.errors import DataError, Skipped
+from modalign.files import File
 from modalign.roles import Preparer
 from modalign.shown import located, printable
 
 _BIDIRECTIONAL = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+
+_SHA256 = "sha256"  #: the fact of a part that its encoded content must agree with
 
 _TELL = 1000  #: rows between two words of progress
 
@@ -60,6 +63,7 @@ class Report:
     name, format, digest: of the data.
     rows, good: how many there are, and how many can be used.
     bad_rows: each row that cannot.
+    skipped: by reason, rows that say themselves that they are not to be used; they are not bad.
     kinds, modalities: of the good rows: comparisons by kind, parts by modality.
     lengths: of prompts and responses, in characters of their words and, if there was a preparer, in tokens.
     ignored: columns that are allowed and read by nobody, with the rows that have them.
@@ -73,6 +77,7 @@ class Report:
     rows: int
     good: int
     bad_rows: tuple[BadRow, ...]
+    skipped: dict[str, int]
     kinds: dict[str, int]
     modalities: dict[str, int]
     lengths: dict[str, Lengths]
@@ -118,6 +123,7 @@ class _Survey:
         self._preparer, self._max_length = preparer, max_length
         self._names = Names()
         self._bad: list[BadRow] = []
+        self._skipped: Counter[str] = Counter()
         self._kinds: Counter[str] = Counter()
         self._modalities: Counter[str] = Counter()
         self._lengths: dict[str, list[int]] = {}
@@ -128,10 +134,14 @@ class _Survey:
         self._control = 0
 
     def add(self, found: Comparison | DataError, place: tuple[str, int]) -> None:
+        if isinstance(found, Skipped):
+            self._skipped[found.what] += 1
+            return
         error = found if isinstance(found, DataError) else self._names.repeated(found, place)
         encoded: list[tuple[int, int]] = []
         if error is None and isinstance(found, Comparison):
             try:
+                _verify(found)
                 encoded = self._encoded(found)
             except DataError as raised:
                 error = raised
@@ -158,6 +168,7 @@ class _Survey:
             rows=len(data),
             good=self._kinds.total(),
             bad_rows=tuple(self._bad),
+            skipped=dict(self._skipped),
             kinds=dict(self._kinds),
             modalities=dict(self._modalities),
             lengths={name: found for name, found in lengths.items() if found is not None},
@@ -203,6 +214,20 @@ class _Survey:
         judged, where = self._verdicts.setdefault(matter, (verdict, place))
         if judged != verdict:
             self._contradicted.append(f"{place} of {where}")
+
+
+def _verify(comparison: Comparison) -> None:
+    """Read every medium once: a file that cannot be read, or is not the one the row means, is found here."""
+    for messages in (comparison.prompt, *(response.messages for response in comparison.responses)):
+        for part in (part for message in messages for part in message.parts if not isinstance(part.value, str)):
+            wanted, found = part.facts.get(_SHA256), part.digest
+            if wanted is not None and (found := digest(part.value)) != wanted:
+                raise DataError(
+                    "a file that is not the one the row means",
+                    field=_SHA256,
+                    got=f"{part.value if isinstance(part.value, File) else 'bytes'} of SHA-256 {found}",
+                    fix=f"fetch it again, or correct the row, which says {wanted}",
+                )
 
 
 def _labels(comparison: Comparison) -> list[object]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import final
 
 from modalign.comparison import Comparison, Origin
-from modalign.content import Message
+from modalign.content import Message, Response
 from modalign.data.fields import Fields, expected, number, sequence
 from modalign.data.messages import Parser, conversational, nonempty, response
 from modalign.errors import DataError
@@ -44,7 +44,7 @@ class Preference(Format):
             context = parser.prompt()
             inside = conversational(prompt)
             one = parser.completion(chosen, "chosen", conversation=inside)
-            other = parser.completion(rejected, "rejected", conversation=inside)
+            other = parser.completion(rejected, "rejected", conversation=inside, rejected=True)
         elif conversational(chosen):
             context, one, other = parser.implicit(chosen, rejected)
             _repeats(prompt, context)
@@ -118,9 +118,7 @@ class Messages(Format):
             )
         prompt = parser.attach(nonempty(turns[:end], "messages"))
         answer = response(turns[end:], "messages")
-        weight, name = fields.weight(), fields.name()
-        parser.done()
-        return Comparison(prompt=prompt, responses=(answer,), kind="unpaired", weight=weight, id=name, origin=origin)
+        return _finished(parser, fields, origin, Comparison(prompt=prompt, responses=(answer,), kind="unpaired"))
 
 
 @final
@@ -151,9 +149,8 @@ class Group(Format):
             )
             for at, (one, reward) in enumerate(zip(found, rewards, strict=True))
         )
-        prompt, weight, name = parser.attach(prompt), fields.weight(), fields.name()
-        parser.done()
-        return Comparison(prompt=prompt, responses=answers, kind="group", weight=weight, id=name, origin=origin)
+        prompt = parser.attach(prompt)
+        return _finished(parser, fields, origin, Comparison(prompt=prompt, responses=answers, kind="group"))
 
 
 @final
@@ -167,9 +164,7 @@ class PromptOnly(Format):
         fields = Fields(row)
         parser = Parser(fields, root=root)
         prompt = parser.attach(parser.prompt())
-        weight, name = fields.weight(), fields.name()
-        parser.done()
-        return Comparison(prompt=prompt, responses=(), kind="prompt", weight=weight, id=name, origin=origin)
+        return _finished(parser, fields, origin, Comparison(prompt=prompt, responses=(), kind="prompt"))
 
 
 def dialogue(text: str, field: str) -> list[object]:
@@ -232,26 +227,34 @@ def _pair(parser: Parser, fields: Fields, origin: Origin, turns: tuple[Turns, Tu
     turns: of the prompt, of chosen and of rejected.
     """
     prompt, chosen, rejected = turns
-    better = response(
-        chosen,
-        "chosen",
-        reward=fields.maybe_number("score_chosen", "chosen_rating"),
-        scores=fields.numbers("chosen_scores"),
-    )
-    worse = response(
-        rejected,
-        "rejected",
-        reward=fields.maybe_number("score_rejected", "rejected_rating"),
-        scores=fields.numbers("rejected_scores"),
-    )
+    better, worse = _judged(fields, chosen, "chosen"), _judged(fields, rejected, "rejected")
     preferences = fields.numbers("preferences")
     for name, value in preferences.items():
         if not 0 <= value <= 1:
             raise DataError("expected a probability, 0 to 1", field=f"preferences.{name}", got=str(value))
     pair = Comparison.pair(parser.attach(prompt), better, worse, margin=fields.maybe_number("margin"))
-    weight, name = fields.weight(), fields.name()
+    return _finished(parser, fields, origin, replace(pair, preferences=preferences))
+
+
+def _finished(parser: Parser, fields: Fields, origin: Origin, found: Comparison) -> Comparison:
+    """A comparison with the columns that any row may have; a column that nobody read is an error."""
+    weight, name, facts = fields.weight(), fields.name(), fields.facts("facts")
     parser.done()
-    return replace(pair, preferences=preferences, weight=weight, id=name, origin=origin)
+    return replace(found, weight=weight, id=name, facts=facts, origin=origin)
+
+
+def _judged(fields: Fields, messages: Turns, side: str) -> Response:
+    """A response of a pair with the columns about it: those that begin or end with its side's name."""
+    return response(
+        messages,
+        side,
+        reward=fields.maybe_number(f"score_{side}", f"{side}_rating"),
+        scores=fields.numbers(f"{side}_scores"),
+        critique=fields.maybe_text(f"{side}_critique"),
+        refinement=fields.maybe_text(f"{side}_refinement"),
+        feedback=fields.feedback(f"{side}_feedback"),
+        facts=fields.facts(f"{side}_facts"),
+    )
 
 
 def _single(row: Mapping[str, object], origin: Origin, root: Path | None, *, labelled: bool) -> Comparison:
@@ -268,7 +271,8 @@ def _single(row: Mapping[str, object], origin: Origin, root: Path | None, *, lab
         scores=fields.numbers("scores"),
         critique=fields.maybe_text("critique"),
         refinement=fields.maybe_text("refinement"),
+        feedback=fields.feedback("feedback"),
+        facts=fields.facts("completion_facts"),
     )
-    prompt, weight, name = parser.attach(prompt), fields.weight(), fields.name()
-    parser.done()
-    return Comparison(prompt=prompt, responses=(answer,), kind="unpaired", weight=weight, id=name, origin=origin)
+    prompt = parser.attach(prompt)
+    return _finished(parser, fields, origin, Comparison(prompt=prompt, responses=(answer,), kind="unpaired"))

@@ -1,5 +1,7 @@
 """Media in rows: columns and blocks belong to the modality whose plugin claims them, and none is dropped."""
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,9 +11,10 @@ import pytest
 
 from modalign import hookimpl
 from modalign.content import Part
-from modalign.data import read
+from modalign.data import check, read
 from modalign.data.fields import string
 from modalign.errors import DataError, PluginError
+from modalign.files import File
 from modalign.hookspecs import Register
 from modalign.registry import registry
 from modalign.roles import Modality
@@ -24,7 +27,12 @@ class Smell(Modality):
     columns: ClassVar[tuple[str, ...]] = ("smells",)
 
     def read(self, block: Mapping[str, object], *, root: Path | None) -> Part:
-        return Part(modality=self.name, value=string(block.get("smell"), "smell").encode())
+        said = string(block.get("smell"), "smell")
+        facts = {"strength": 2.0} if "strength" in block else {}
+        facts |= {"sha256": str(block["sha256"])} if "sha256" in block else {}
+        if root is not None and said.startswith("file:"):
+            return Part(modality=self.name, value=File(root=root, name=said.removeprefix("file:")), facts=facts)
+        return Part(modality=self.name, value=said.encode(), facts=facts)
 
     def block(self, part: Part) -> Mapping[str, object]:
         raise NotImplementedError
@@ -94,8 +102,37 @@ def test_an_implicit_prompt_takes_each_item_once() -> None:
 @pytest.mark.parametrize(
     ("row", "field", "says"),
     [
-        (_row(HOLE, HOLE, WORDS, smells=["a"]), r"prompt\[0\].content\[1\]", "more blocks than the column has items"),
-        (_row(HOLE, WORDS, smells=["a", "b"]), r"smells\[1\]", "fewer blocks than the column has items"),
+        (
+            _row(HOLE, HOLE, WORDS, HOLE, smells=["a"]),
+            r"prompt\[0\].content\[1\]",
+            "more blocks than the column has items; found: 3 blocks of type 'smell', 1 items in smells",
+        ),
+        (
+            _row(HOLE, WORDS, smells=["a", "b"]),
+            r"smells\[1\]",
+            "fewer blocks than the column has items; found: 1 blocks of type 'smell', 2 items in smells",
+        ),
+        (
+            _row(HOLE, WORDS, smells=[]),
+            r"prompt\[0\].content\[0\]",
+            "more blocks than the column has items; found: 1 blocks of type 'smell', 0 items in smells",
+        ),
+        (_row(WORDS, smells=[None]), r"smells\[0\]", "a medium that is null"),
+        (
+            _row(WORDS, smells=["a"], rejected_smells=["b"]),
+            r"rejected_smells\[0\]",
+            "fewer blocks in the rejected response than the .*; found: 0 blocks .*, 1 items in rejected_smells",
+        ),
+        (
+            _row(HOLE, WORDS, smells=["a"], rejected_smells=[]) | {"rejected": [TAR | {"content": [HOLE]}]},
+            r"rejected\[0\].content\[0\]",
+            "more blocks than the column has items; found: 1 blocks of type 'smell', 0 items in rejected_smells",
+        ),
+        (
+            {"prompt": "It is", "completion": " a rose", "rejected_smells": ["b"]},
+            r"rejected_smells\[0\]",
+            "fewer blocks in the rejected response",
+        ),
         (_row(WORDS, smells=["a", 3]), r"smells\[1\].smell", "expected a string; found: a number 3"),
         (_row(HOLE, WORDS), r"prompt\[0\].content\[0\].smell", "expected a string; found: null"),
         (
@@ -134,3 +171,64 @@ def test_an_unclaimed_block_names_the_command_of_a_plugin_that_is_not_installed(
     monkeypatch.setattr(type(registry), "plugins", lambda _: [record])
     with pytest.raises(DataError, match=r'to mend: pip install "modalign-smell\[nose\]"'):
         read([_row(WORDS, {"type": "smell", "smell": "a"})])[0]
+
+
+def _both(row: dict[str, object]) -> list[list[object]]:
+    return [[part.value for part in one.parts()] for one in read([row])[0].responses]
+
+
+ANSWERS: dict[str, object] = {"chosen": [ROSE | {"content": [HOLE]}], "rejected": [TAR | {"content": [HOLE]}]}
+
+
+@pytest.mark.usefixtures("smells")
+def test_items_go_on_into_the_responses_in_reading_order() -> None:
+    row = _row(HOLE, WORDS, smells=["a", "b", "c"]) | ANSWERS
+    assert _values(row) == [b"a", "What is it?"]
+    assert _both(row) == [[b"b"], [b"c"]]
+
+
+@pytest.mark.usefixtures("smells")
+def test_the_rejected_response_may_have_media_of_its_own() -> None:
+    row = _row(HOLE, WORDS, smells=["a", "b"], rejected_smells=["z"]) | ANSWERS
+    assert _values(row) == [b"a", "What is it?"]
+    assert _both(row) == [[b"b"], [b"z"]]
+    conversation = [{"role": "user", "content": [HOLE, WORDS]}]
+    whole: dict[str, object] = {
+        side: [*conversation, *answer] for side, answer in ANSWERS.items() if isinstance(answer, list)
+    }
+    assert _both(whole | {"smells": ["a", "b"], "rejected_smells": ["z"]}) == [[b"b"], [b"z"]]
+
+
+@pytest.mark.usefixtures("smells")
+def test_without_blocks_in_prompt_or_chosen_the_shared_items_are_the_prompts() -> None:
+    row = _row(WORDS, smells=["a"], rejected_smells=["z"]) | {"rejected": ANSWERS["rejected"]}
+    assert _values(row) == [b"a", "What is it?"]
+    assert _both(row) == [["A rose."], [b"z"]]
+
+
+@pytest.mark.usefixtures("smells")
+def test_a_block_that_says_facts_but_no_content_takes_an_item_with_its_facts() -> None:
+    found = read([_row(HOLE | {"strength": 2}, WORDS, smells=["a"])])[0].prompt[0].parts[0]
+    assert (found.value, dict(found.facts)) == (b"a", {"strength": 2.0})
+
+
+@pytest.mark.usefixtures("smells")
+def test_a_missing_file_is_a_bad_row_and_all_are_listed_in_one_pass(tmp_path: Path) -> None:
+    (tmp_path / "there.bin").write_bytes(b"a")
+    names = ["file:there.bin", "file:gone.bin", "file:../there.bin", "file:gone.bin"]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(f"{json.dumps(_row(HOLE, WORDS, smells=[name]))}\n" for name in names))
+    found = check(read(path))
+    assert [(row.row, row.field) for row in found.bad_rows] == [(number, "smells[0]") for number in (2, 3, 4)]
+    assert "no such file in the data root" in found.bad_rows[0].what
+    assert found.bad_rows[0].file == str(path)
+
+
+@pytest.mark.usefixtures("smells")
+def test_a_file_that_is_not_the_one_the_row_means_is_found(tmp_path: Path) -> None:
+    (tmp_path / "a.bin").write_bytes(b"a")
+    right = hashlib.sha256(b"a").hexdigest()
+    rows = [_row(HOLE | {"sha256": sha}, WORDS, smells=["file:a.bin"]) for sha in (right, "0" * 64)]
+    found = check(read(rows, root=tmp_path))
+    assert [(row.row, row.field) for row in found.bad_rows] == [(2, "sha256")]
+    assert right in (found.bad_rows[0].got or "")

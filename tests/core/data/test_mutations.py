@@ -28,6 +28,24 @@ ROWS: list[dict[str, object]] = [
     {"prompt": [ASK], "responses": [[YES], "5"], "rewards": [1, 0.5]},
     {"chosen": "\n\nHuman: 2+2?\n\nAssistant: 4", "rejected": "\n\nHuman: 2+2?\n\nAssistant: 5"},
     {"prompt": "2+2="},
+    {
+        "prompt": [ASK],
+        "chosen": [YES],
+        "rejected": [NO],
+        "facts": {"a": 1},
+        "chosen_feedback": {"a": {"critique": "b"}},
+    },
+    {
+        "prompt": "2+2?",
+        "response_1": "4",
+        "response_2": "5",
+        "overall_response": 1,
+        "p_response": 0,
+        "s_rationale_1": "a",
+    },
+    {"prompt": "2+2?", "response": "5", "refinement": "4", "critique": "one too many"},
+    {"prompt_id": "a", "prompt_text": "2+2?", "prompt_type": "b", "prompt_labels": {"hate": False}},
+    {"prompt": [ASK | {"content": [{"type": "image"}]}], "completion": [YES], "images": [{"bytes": b"", "path": "a"}]},
 ]
 JUNK: list[object] = [
     *(None, True, 0, -1, 1e400, float("nan"), 10**400, "", " ", "\x00", "\ud800", "\n\nHuman:", b"\xff", object()),

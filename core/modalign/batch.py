@@ -29,6 +29,7 @@ class Medium:
     tensors: what an encoder or decoder reads, by name.
     cost: its length in tokens of the backbone.
     cacheable: whether a frozen encoding of it may be kept by digest.
+    digest: of its content, once it is part of a batch.
     extra: what its family needs beside tensors.
     """
 
@@ -36,6 +37,7 @@ class Medium:
     tensors: Mapping[str, Tensor]
     cost: int = 0
     cacheable: bool = True
+    digest: str = ""
     extra: Mapping[str, object] = field(default_factory=lambda: _EMPTY)
 
     def to(self, device: torch.device | str) -> Medium:

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from modalign.training.reference import fingerprint
+from modalign.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from modalign.roles import Encoder

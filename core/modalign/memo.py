@@ -28,7 +28,7 @@ class Memo:
     def __init__(self) -> None:
         self.passes: Counter[str] = Counter()
         self.cache: FeatureCache | None = None
-        self._kept: dict[tuple[str, str], Tensor] | None = None
+        self._kept: dict[tuple[str, str], object] | None = None
 
     def __deepcopy__(self, memo: dict[int, object]) -> Self:
         return self
@@ -55,7 +55,8 @@ class Memo:
         found: dict[str, Tensor] = {}
         frozen = encoder.frozen
         if frozen:
-            found = {digest: known for digest in media if (known := self.recall(name, digest)) is not None}
+            kept = {digest: self.recall(name, digest) for digest in media}
+            found = {digest: known for digest, known in kept.items() if isinstance(known, Tensor)}
             if self.cache is not None:
                 device = next(encoder.parameters()).device
                 for digest, medium in media.items():
@@ -75,11 +76,11 @@ class Memo:
                 self.keep(name, digest, embedding)
         return found
 
-    def recall(self, name: str, digest: str) -> Tensor | None:
-        """What was kept of a medium by one encoder in this step."""
+    def recall(self, name: str, digest: str) -> object:
+        """What one encoder, or a part of one, kept of a medium in this step; None where it kept nothing."""
         return None if self._kept is None else self._kept.get((name, digest))
 
-    def keep(self, name: str, digest: str, encoding: Tensor) -> None:
-        """Keep what a frozen encoder gave until the step ends; outside of a step nothing is kept."""
+    def keep(self, name: str, digest: str, encoding: object) -> None:
+        """Keep what a frozen encoder, or a frozen part of one, gave until the step ends; outside of one nothing is."""
         if self._kept is not None:
             self._kept[name, digest] = encoding

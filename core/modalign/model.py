@@ -61,7 +61,7 @@ class Model(nn.Module):
 
     def forward(self, batch: Batch, draws: Draws) -> Scores:
         """Scores of every response of the batch: the only differentiable entry."""
-        embeddings = self._embed(batch)
+        embeddings = self.embed(batch)
         states = None if self.backbone is None else self._anchored(self.backbone(batch, embeddings))  # r n d
         units: dict[str, Units] = {}
         if batch.segments:
@@ -77,7 +77,7 @@ class Model(nn.Module):
             rewards=rewards,
         )
 
-    def _embed(self, batch: Batch) -> dict[str, Tensor]:
+    def embed(self, batch: Batch) -> dict[str, Tensor]:
         """Each medium that has a slot, encoded once, ``m d`` by digest."""
         wanted = list(dict.fromkeys(slot.digest for slot in batch.slots))
         found: dict[str, Tensor] = {}

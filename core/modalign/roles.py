@@ -244,6 +244,10 @@ class Encoder(nn.Module, ABC):
         if self.memo is not None:
             self.memo.passes[self.modality] += count
 
+    def parts(self) -> tuple[list[nn.Module], list[nn.Module]]:
+        """Its towers, and what connects them to a backbone where the checkpoint brings that along."""
+        return [self], []
+
     @property
     def frozen(self) -> bool:
         """Whether nothing in it trains, so that what it gave may be remembered by the medium's digest."""

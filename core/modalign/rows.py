@@ -6,7 +6,7 @@ n tokens of a row, p axes of positions, u units.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import final
 
 import torch
@@ -101,7 +101,7 @@ class Rows:
                     queried = last + 1 + torch.arange(len(line) - begin).expand(one.positions.shape[0], -1)
                     self.inputs.append((row, list(range(begin, len(line))), {"": queried}))
         self._slot(row, [slot for slot in one.slots if slot.start >= trunk], place)
-        self.media |= one.media
+        self.media |= {digest: replace(medium, digest=digest) for digest, medium in one.media.items()}
         if found := _inputs(one):
             self.inputs.append((row, place, found))
         self._score(row, one, key, place, leaves)
@@ -152,8 +152,10 @@ class Rows:
         if not said:
             return None
         whole = layout.index.expand(said[0][2].shape[0], -1, -1).clone()
+        if any(positions.is_floating_point() for *_, positions in said):  # some families place media between tokens
+            whole = whole.float()
         for row, place, positions in said:
-            whole[:, row, torch.tensor(place)] = positions
+            whole[:, row, torch.tensor(place)] = positions.to(whole.dtype)
         return whole
 
     def batch(self, targets: Targets, ids: tuple[str, ...], pad: int) -> Batch:

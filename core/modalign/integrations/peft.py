@@ -6,8 +6,9 @@ Hu et al., https://arxiv.org/abs/2106.09685.
 from __future__ import annotations
 
 import copy
+import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, cast, final
@@ -122,10 +123,18 @@ class LoraAdapters(Adapters):
         return state
 
 
-def attach(module: nn.Module, config: AdapterConfig, *, base: str | None = None, seed: int = 0) -> LoraAdapters:
+def attach(
+    module: nn.Module,
+    config: AdapterConfig,
+    *,
+    base: str | None = None,
+    outside: Sequence[str] = (),
+    seed: int = 0,
+) -> LoraAdapters:
     """Add low-rank adapters to a module in place, and freeze everything else.
 
     base: the folder or id that the saved adapter will name.
+    outside: paths of modules that `all-linear` leaves alone.
     seed: of their start; the caller's random state is untouched.
     """
     if config.init not in _INIT:
@@ -143,6 +152,7 @@ def attach(module: nn.Module, config: AdapterConfig, *, base: str | None = None,
         lora_dropout=config.dropout,
         # peft leaves the output head of a transformers model out of "all-linear"
         target_modules="all-linear" if targets == ("all-linear",) else list(targets),
+        exclude_modules=_below(outside) if outside and targets == ("all-linear",) else None,
         modules_to_save=list(config.modules_to_save) or None,
         init_lora_weights=cast(bool, _INIT[config.init]),
         use_rslora=config.use_rslora,
@@ -188,6 +198,11 @@ def load(module: nn.Module, folder: Path) -> LoraAdapters:
     with _quiet(), torch.random.fork_rng(devices=[]):  # peft draws a start before it reads the weights
         model = PeftModel.from_pretrained(module, str(folder), is_trainable=True)
     return LoraAdapters(model)
+
+
+def _below(paths: Sequence[str]) -> str:
+    """A pattern of the names of everything below some modules."""
+    return rf"(?:{'|'.join(map(re.escape, paths))})(?:\..*)?"
 
 
 @contextmanager

@@ -86,6 +86,9 @@ class TrainingConfig(Config):
     eval_steps: PositiveInt | None = None
     """Evaluate every so many steps; at the end in any case, if there is evaluation data."""
 
+    feature_cache: Path | None = None
+    """A folder that keeps what frozen encoders give, by the medium's content, between epochs, runs and processes."""
+
     save_steps: PositiveInt | None = None
     """Write a checkpoint every so many steps; at the end in any case."""
 

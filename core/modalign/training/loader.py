@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.reduction import ForkingPickler
-from types import MappingProxyType
-from typing import Protocol, final, runtime_checkable
+from types import MappingProxyType, TracebackType
+from typing import Protocol, Self, cast, final, runtime_checkable
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from modalign.assembler import Sample, assemble
 from modalign.batch import Batch
@@ -34,6 +34,15 @@ class Samples(Protocol):
 
     def sample(self, position: int, seed: int) -> Sample:
         """The sample at a position of the endless order that belongs to a seed."""
+        ...
+
+
+@runtime_checkable
+class Named(Protocol):
+    """Samples that can say which row one comes from without making it."""
+
+    def name(self, position: int, seed: int) -> str:
+        """What messages call the sample at a position."""
         ...
 
 
@@ -88,14 +97,76 @@ class Assembling:
 
 
 class _Picked(Dataset[tuple[Pick, Sample | ModalignError]]):
-    def __init__(self, samples: Samples, seed: int) -> None:
+    """Samples by pick, and in shared memory what each worker is at: a decoder that crashes takes its process along."""
+
+    def __init__(self, samples: Samples, seed: int, workers: int) -> None:
         self.samples, self.seed = samples, seed
+        self.at = torch.full((max(workers, 1),), -1).share_memory_()
 
     def __getitem__(self, index: Pick) -> tuple[Pick, Sample | ModalignError]:
+        worker = get_worker_info()
+        number = 0 if worker is None else worker.id
+        self.at[number] = index.position
         try:
             return index, self.samples.sample(index.position, self.seed)
         except ModalignError as error:
             return index, error
+        finally:
+            self.at[number] = -1
+
+    @property
+    def underway(self) -> list[str]:
+        """The samples that workers are at, or were at when they died."""
+        samples = self.samples
+        return [
+            samples.name(position, self.seed) if isinstance(samples, Named) else f"sample {position}"
+            for position in self.at.tolist()
+            if position >= 0
+        ]
+
+
+@final
+class Steps:
+    """The micro-batches of each step, or what is wrong with a sample of it; their order does not depend on workers.
+
+    Also a context: within it a worker that dies is an error that names the rows that were being made, wherever the
+    main process is when it learns of it.
+    """
+
+    def __init__(self, picked: _Picked, plan: Plan, assembling: Assembling, *, rank: int, first: int, workers: int):
+        self._picked, self._plan, self._rank, self._first = picked, plan, rank, first
+        picks = (micro for step in range(first, plan.steps) for micro in plan.micro_batches(step, rank=rank))
+        self._loader = DataLoader(
+            picked,
+            batch_sampler=picks,  # pyright: ignore[reportArgumentType]  # any iterable of keys is one
+            collate_fn=assembling,
+            num_workers=workers,
+            # a generator of its own: to start iterating must not move the global random state, or a resumed run differs
+            generator=torch.Generator().manual_seed(picked.seed),
+        )
+
+    def __iter__(self) -> Iterator[list[MicroBatch] | ModalignError]:
+        found = cast("Iterator[MicroBatch | ModalignError]", iter(self._loader))
+        for step in range(self._first, self._plan.steps):
+            made = [next(found) for _ in self._plan.micro_batches(step, rank=self._rank)]
+            problem = next((one for one in made if isinstance(one, ModalignError)), None)
+            yield problem or [one for one in made if isinstance(one, MicroBatch)]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # torch raises it from a signal handler, in the middle of whatever is going on
+        if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
+            raise ResourceError(
+                "a process that prepares samples died",
+                where=", ".join(self._picked.underway) or "dataloader_num_workers",
+                got=str(error).splitlines()[0],
+                fix="look at what is in that row; if it ran out of memory use fewer workers, and with "
+                "dataloader_num_workers=0 the cause is seen",
+            ) from error
 
 
 def load_steps(
@@ -107,42 +178,6 @@ def load_steps(
     seed: int,
     first: int = 0,
     workers: int = 0,
-) -> Iterator[list[MicroBatch] | ModalignError]:
-    """The micro-batches of each step from ``first`` on, or what is wrong with a sample of it.
-
-    Their order does not depend on the workers.
-    """
-    picks = (micro for step in range(first, plan.steps) for micro in plan.micro_batches(step, rank=rank))
-    loader = DataLoader(
-        _Picked(samples, seed),
-        batch_sampler=picks,  # pyright: ignore[reportArgumentType]  # any iterable of keys is one
-        collate_fn=assembling,
-        num_workers=workers,
-        # a generator of its own: to start iterating must not move the global random state, or a resumed run differs
-        generator=torch.Generator().manual_seed(seed),
-    )
-    found = iter(loader)
-    for step in range(first, plan.steps):
-        micro: list[MicroBatch] = []
-        problem: ModalignError | None = None
-        for _ in plan.micro_batches(step, rank=rank):
-            one = _next(found)
-            if isinstance(one, ModalignError):
-                problem = problem or one
-            else:
-                micro.append(one)
-        yield problem or micro
-
-
-def _next(found: Iterator[MicroBatch | ModalignError]) -> MicroBatch | ModalignError:
-    try:
-        return next(found)
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise ResourceError(
-            "a process that prepares samples died",
-            where="dataloader_num_workers",
-            got=str(error).splitlines()[0],
-            fix="it may have run out of memory: use fewer workers, or dataloader_num_workers=0 to see the cause",
-        ) from error
+) -> Steps:
+    """The micro-batches of each step from ``first`` on."""
+    return Steps(_Picked(samples, seed, workers), plan, assembling, rank=rank, first=first, workers=workers)

@@ -9,7 +9,7 @@ from typing import final
 from modalign.errors import ModalignError, Preempted
 from modalign.failpoints import hit
 from modalign.training.evaluation import evaluate_parts
-from modalign.training.loader import load_steps
+from modalign.training.loader import MicroBatch, load_steps
 from modalign.training.metrics import Window
 from modalign.training.session import Session
 from modalign.training.steps import Report, Stepper
@@ -45,23 +45,28 @@ class Loop:
             workers=config.dataloader_num_workers,
         )
         self._clock = _Clock()
-        for micro in steps:
-            hit("step-begin")
-            parts.ranks.raise_together(micro if isinstance(micro, ModalignError) else None)
-            assert isinstance(micro, list)
-            position = progress.step * parts.plan.together
-            report = stepper(progress.step, position, position // len(parts.data), micro, stop=self.stopped())
-            self._took(report)
-            self._log(report)
-            if report.stop and progress.step < parts.plan.steps:
-                self._save()
-                raise Preempted(
-                    f"training was asked to stop after step {progress.step} of {parts.plan.steps}, and was saved",
-                    fix="run the same command again with resume_from_checkpoint=auto",
-                )
-            self._evaluate()
-            if progress.step == parts.plan.steps or (config.save_steps and progress.step % config.save_steps == 0):
-                self._save()
+        with steps:
+            for micro in steps:
+                hit("step-begin")
+                parts.ranks.raise_together(micro if isinstance(micro, ModalignError) else None)
+                assert isinstance(micro, list)
+                self._step(stepper, micro)
+
+    def _step(self, stepper: Stepper, micro: list[MicroBatch]) -> None:
+        parts, config, progress = self.parts, self.parts.config, self.progress
+        position = progress.step * parts.plan.together
+        report = stepper(progress.step, position, position // len(parts.data), micro, stop=self.stopped())
+        self._took(report)
+        self._log(report)
+        if report.stop and progress.step < parts.plan.steps:
+            self._save()
+            raise Preempted(
+                f"training was asked to stop after step {progress.step} of {parts.plan.steps}, and was saved",
+                fix="run the same command again with resume_from_checkpoint=auto",
+            )
+        self._evaluate()
+        if progress.step == parts.plan.steps or (config.save_steps and progress.step % config.save_steps == 0):
+            self._save()
 
     def _took(self, report: Report) -> None:
         self.progress.step += 1

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal, cast, final
+from typing import TYPE_CHECKING, Literal, final
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +14,8 @@ from torch import Tensor, nn
 from modalign.batch import Batch
 from modalign.draws import Draws
 from modalign.errors import CheckpointError, ConfigError
+from modalign.fingerprint import fingerprint
 from modalign.model import Model
-from modalign.roles import Encoder
 from modalign.scores import Scores
 
 if TYPE_CHECKING:
@@ -135,9 +134,9 @@ class FrozenCopy(Scorer):
 
     def __init__(self, policy: Policy) -> None:
         model = policy.model
-        # the assembly prepares and saves, and frozen encoders give what they gave: a copy that only scores shares both
-        frozen = [one for one in model.encoders.values() if cast(Encoder, one).frozen]
-        self.model: Model = copy.deepcopy(model, {id(one): one for one in (model.assembly, *frozen)})
+        # the assembly prepares and saves, and frozen towers give what they gave: a copy that only scores shares both
+        shared = (model.assembly, *_frozen(model.encoders))
+        self.model: Model = copy.deepcopy(model, {id(one): one for one in shared})
         self.model.requires_grad_(False).eval()
         self.accelerator = policy.accelerator
         self._trained = tuple(model.trainable())
@@ -162,6 +161,16 @@ class FrozenCopy(Scorer):
             )
 
 
+def _frozen(module: nn.Module) -> Iterator[nn.Module]:
+    """The outermost modules in which nothing trains."""
+    for child in module.children():
+        own = list(child.parameters())
+        if own and not any(value.requires_grad for value in own):
+            yield child
+        else:
+            yield from _frozen(child)
+
+
 def make_scorers(
     policy: Policy, roles: Sequence[str], how: Literal["auto", "adapters_off", "copy"]
 ) -> dict[str, Scorer]:
@@ -180,20 +189,6 @@ def make_scorers(
         copied = how == "copy" or (how == "auto" and policy.model.assembly.adapters is None)
         scorers[REFERENCE] = FrozenCopy(policy) if copied else AdaptersOff(policy)
     return scorers
-
-
-def fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    """A digest of weights, hex: of names, shapes and the sum of each tensor's bits as integers.
-
-    A sum of integers is the same in every order, so a device sums it fast and alike; it sees other weights, and is no
-    guard against an enemy.
-    """
-    sha = hashlib.sha256()
-    for name, value in sorted(tensors.items()):
-        whole = {8: torch.int64, 4: torch.int32, 2: torch.int16}.get(value.element_size(), torch.uint8)
-        total = value.detach().reshape(-1).contiguous().view(whole).sum(dtype=torch.int64)
-        sha.update(f"{name}{value.dtype}{tuple(value.shape)}{int(total)}\0".encode())
-    return sha.hexdigest()
 
 
 @contextmanager

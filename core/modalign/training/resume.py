@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.optim import AdamW
 
 from modalign.errors import CheckpointError
+from modalign.fingerprint import fingerprint
 from modalign.model import Model
 from modalign.training.config import TrainingConfig
 from modalign.training.metrics import Total, Window
 from modalign.training.parts import Parts
 from modalign.training.ranks import Json, Ranks
-from modalign.training.reference import fingerprint
 from modalign.training.samples import data_digest
 from modalign.training.storage.rng import rng_state, set_rng_state
 from modalign.training.storage.state import TrainState

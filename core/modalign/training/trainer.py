@@ -11,6 +11,7 @@ from typing import final
 from pydantic import ValidationError
 
 from modalign.errors import ConfigError
+from modalign.features import FeatureCache
 from modalign.model import Model
 from modalign.objectives.base import Objective
 from modalign.training.callbacks import Callback
@@ -91,6 +92,7 @@ class Trainer:
         leave_out(model, objective)
         if config.disable_dropout:
             disable_dropout(model)
+        model.memo.cache = None if config.feature_cache is None else FeatureCache(config.feature_cache)
         ranks = Ranks(make_accelerator(config.mixed_precision, model))
         watching: list[Callback] = [*callbacks]
         if ranks.main:

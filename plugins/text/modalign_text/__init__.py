@@ -29,9 +29,22 @@ def register_decoders(register: Register) -> None:
 
 @hookimpl
 def register_formats(register: Register) -> None:
-    """TRL's rows, HH-RLHF dialogues, and lists of messages."""
+    """TRL's rows, HH-RLHF dialogues, lists of messages, and align-anything's."""
     # a dialogue also has the columns of a preference row, so it is asked first; no other two claim the same rows
     register("hh_rlhf", "modalign_text.formats:HHRLHF", priority=10, probe="modalign_text.rows:hh_rlhf")
+    # its rows have a prompt and no answers that TRL would know
+    register(
+        "align_anything",
+        "modalign_text.align_anything:AlignAnything",
+        priority=10,
+        probe="modalign_text.align_anything_sample:t2t",
+    )
+    register(
+        "align_anything_refined",
+        "modalign_text.align_anything:Refined",
+        priority=10,
+        probe="modalign_text.align_anything_sample:refined",
+    )
     register("preference", "modalign_text.formats:Preference", probe="modalign_text.rows:preference")
     register("unpaired", "modalign_text.formats:Unpaired", probe="modalign_text.rows:unpaired")
     register(

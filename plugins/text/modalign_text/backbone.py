@@ -14,6 +14,7 @@ from typing import Literal, cast, final
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.masking_utils import create_masks_for_generate
 
@@ -54,6 +55,7 @@ class CausalLMBackbone(Backbone):
         self._make_masks = cast(
             Callable[..., Masks], getattr(type(model), "create_masks_for_generate", create_masks_for_generate)
         )
+        self._mask_reads = frozenset(inspect.signature(self._make_masks).parameters)
         self._remembered: tuple[tuple[object, ...], dict[str, object]] | None = None
         self.share("off", "not asked for")
 
@@ -78,34 +80,60 @@ class CausalLMBackbone(Backbone):
         self.shares = sharing != "off"
 
     def forward(self, batch: Batch, embeddings: Mapping[str, Tensor]) -> Tensor:
-        inputs = self._embed(batch, embeddings) if batch.slots else {"input_ids": batch.tokens}
-        arguments = self._arguments(batch.layout, batch.device)
+        inputs = self.inputs(batch, embeddings) if batch.slots else {"input_ids": batch.tokens}
+        typed = {name: value for name, value in batch.features.items() if name in self._mask_reads}
+        if typed:
+            arguments = {"attention_mask": self._typed_masks(batch.layout, typed, batch.device)}
+            arguments["position_ids"] = batch.layout.index.to(batch.device)
+        else:
+            arguments = self._arguments(batch.layout, batch.device)
         positions = {} if batch.positions is None else {"position_ids": batch.positions}
-        return self.run(**inputs, **(arguments | positions), **batch.features)
+        return self.run(**inputs, **(arguments | positions))
 
     def run(self, **arguments: object) -> Tensor:
         """States ``r n d`` after the final norm, of whatever the decoder is given."""
         return self.decoder(**arguments, use_cache=False).last_hidden_state
 
-    def _embed(self, batch: Batch, embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Input embeddings ``r n d`` with every medium in its slots."""
+    def inputs(self, batch: Batch, embeddings: Mapping[str, Tensor]) -> dict[str, object]:
+        """Input embeddings ``r n d`` with every medium in its slots, and what later layers are given for some.
+
+        An embedding wider than the backbone holds further features behind its first d numbers: those that layers
+        0, 1, ... add to their states (deepstack, https://arxiv.org/abs/2406.04334).
+        """
         table = cast(PreTrainedModel, self.decoder).get_input_embeddings()
         inputs = cast(Tensor, table(batch.tokens))
+        width = inputs.shape[-1]
         rows: list[Tensor] = []
         columns: list[Tensor] = []
+        taken: list[Tensor] = []
+        needed: dict[str, int] = {}
         for slot in batch.slots:
-            medium, size = embeddings[slot.digest], slot.stop - slot.start
-            if medium.shape != (size, inputs.shape[-1]):
+            needed[slot.digest] = max(needed.get(slot.digest, 0), slot.first + slot.stop - slot.start)
+        for slot in batch.slots:
+            medium, size, whole = embeddings[slot.digest], slot.stop - slot.start, needed[slot.digest]
+            if medium.ndim != 2 or medium.shape[0] != whole or medium.shape[1] % width:
                 raise ShapeError(
-                    f'expected "m d" with m={size}, d={inputs.shape[-1]} for a slot of row {slot.row}',
+                    f'expected "m d" with m={whole}, d={width} for a slot of row {slot.row}',
                     got=(*medium.shape,),
                     fix="an encoder must give as many embeddings as its preparer laid out slots",
                 )
             rows.append(torch.full((size,), slot.row))
             columns.append(torch.arange(slot.start, slot.stop))
+            taken.append(medium[slot.first : slot.first + size])
         place = torch.cat(rows).to(inputs.device), torch.cat(columns).to(inputs.device)
-        media = torch.cat([embeddings[slot.digest] for slot in batch.slots]).to(inputs.dtype)
-        return {"inputs_embeds": inputs.index_put(place, media)}
+        first = torch.cat([one[:, :width] for one in taken]).to(inputs.dtype)
+        found: dict[str, object] = {"inputs_embeds": inputs.index_put(place, first)}
+        if (widest := max(one.shape[1] for one in taken)) > width:
+            deep = inputs.new_zeros((*inputs.shape[:2], widest - width))
+            seen = torch.zeros(inputs.shape[:2], dtype=torch.bool, device=inputs.device)
+            for row, column, one in zip(rows, columns, taken, strict=True):
+                if one.shape[1] > width:
+                    here = row.to(inputs.device), column.to(inputs.device)
+                    deep = deep.index_put(here, one[:, width:].to(inputs.dtype))
+                    seen[here] = True
+            found["visual_pos_masks"] = seen
+            found["deepstack_visual_embeds"] = list(deep[seen].split(width, dim=-1))
+        return found
 
     def _arguments(self, layout: Layout, device: torch.device) -> dict[str, object]:
         """Mask, positions and plan of a layout; remembered, since policy and reference read the same one."""
@@ -137,20 +165,48 @@ class CausalLMBackbone(Backbone):
         masks = _each(own, lambda mask: self.dress(layout.mask(None if mask is None else mask[0, 0]), device))
         return {"attention_mask": masks, "position_ids": positions}
 
-    def own_masks(self, length: int, device: torch.device) -> Masks:
+    def _typed_masks(self, layout: Layout, typed: Mapping[str, Tensor], device: torch.device) -> Masks:
+        """Masks of a family whose tokens see by their type (both ways within a picture), as the attention reads them.
+
+        They are made of every whole sequence alone, and then laid into the rows.
+        """
+        ends = [number for number in range(len(layout.spans)) if not any(s.parent == number for s in layout.spans)]
+        paths = [(layout.spans[number].row, layout.tokens(number)) for number in ends]
+        if self.sharing == "off" and not layout.plain:
+            return cast(Masks, self._prepare(layout, device)["attention_mask"])  # says why it cannot
+        types = {
+            name: pad_sequence([value[row, path.to(value.device)] for row, path in paths], batch_first=True)
+            for name, value in typed.items()
+        }  # s l, of s sequences
+        own = self.own_masks(layout.longest, device, rows=len(paths), **types)
+
+        def laid(mask: Tensor | None) -> Tensor:
+            whole = torch.eye(layout.width, dtype=torch.bool).repeat(layout.rows, 1, 1)
+            causal = torch.ones(layout.longest, layout.longest, dtype=torch.bool).tril()
+            for number, (row, path) in enumerate(paths):
+                mine = causal if mask is None else mask[min(number, len(mask) - 1), 0].cpu()
+                whole[row, path[:, None], path[None]] = mine[: len(path), : len(path)]
+            return self.dress(whole, device)
+
+        return _each(own, laid)
+
+    def own_masks(self, length: int, device: torch.device, *, rows: int = 1, **types: Tensor) -> Masks:
         """What the family lets a plain row of ``length`` tokens see, ``1 1 l l`` of bool; None is plainly causal.
 
         A dict where layers differ: by the name of their type. This is how windows, chunks and the like come in.
+
+        types: of the tokens, ``rows l`` by name, where what they see depends on it; the masks are ``rows 1 l l`` then.
         """
         function = self._make_masks
         given = {
             "config": self.config,
             # only its shape, type and device are read
-            "inputs_embeds": torch.empty(1, length, 0, dtype=self.dtype, device=device),
+            "inputs_embeds": torch.empty(rows, length, 0, dtype=self.dtype, device=device),
             "attention_mask": None,
             "past_key_values": None,
             "position_ids": None,
             "cache_position": torch.arange(length, device=device),
+            **types,
         }
         known = inspect.signature(function).parameters
         found = function(**{name: value for name, value in given.items() if name in known})

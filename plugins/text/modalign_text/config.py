@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Final, final
 
 from transformers import PretrainedConfig
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
+)
 
 from modalign.config import ModelConfig
 from modalign.errors import CheckpointError, ConfigError, ModelError
 
-MANIFEST: Final = "modalign.json"  #: what modalign adds to a checkpoint: which heads it has
-HEADS: Final = "heads.safetensors"
 ADAPTER: Final = "adapter_config.json"
+COMPOSITION: Final = "modalign_composition.json"  #: which encoders a model has before it, and how media are decoded
 
 _PICKLES: Final = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
 _CODE: Final = "auto_map"  # names Python files of the repository; harmless to nobody who trusts it
@@ -43,11 +45,18 @@ class Source:
     base: folder or id of the model itself.
     folder: the folder that was asked for, which may hold adapters and heads; None for an id.
     adapter: whether that folder holds adapters.
+    config: what the model's config.json says.
     """
 
     base: str
     folder: Path | None
     adapter: bool
+    config: Mapping[str, object]
+
+    @property
+    def multimodal(self) -> bool:
+        """Whether the checkpoint reads more than text."""
+        return multimodal(self.config)
 
 
 def local(path: str) -> Path | None:
@@ -57,25 +66,39 @@ def local(path: str) -> Path | None:
 
 
 def claims(config: ModelConfig) -> bool:
-    """Whether a path is, or may be, a causal language model, by its small files only."""
+    """Whether a path is, or may be, a language model, whatever else it reads, by its small files only."""
     folder = local(config.path)
     if folder is None:
         return _ID.fullmatch(config.path) is not None
     if (folder / ADAPTER).is_file() and not (folder / "config.json").is_file():
         task = _read(folder / ADAPTER).get("task_type")
         return task == "CAUSAL_LM"
-    return (folder / "config.json").is_file() and causal(_read(folder / "config.json"))
+    if not (folder / "config.json").is_file():
+        return False
+    said = _read(folder / "config.json")
+    return causal(said) or multimodal(said)
 
 
 def causal(config: Mapping[str, object]) -> bool:
     """Whether a config.json is a causal language model's, by transformers' own mapping or its own code."""
-    named = config.get("architectures")
-    architectures = set(named) if isinstance(named, list) else set()
-    known = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(str(config.get("model_type")))
     code = config.get(_CODE)
     if isinstance(code, Mapping) and "AutoModelForCausalLM" in code:
         return True
-    return known is not None and (not architectures or bool(architectures & {known}))
+    return _known(config, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+
+
+def multimodal(config: Mapping[str, object]) -> bool:
+    """Whether a config.json is of a model that reads media beside text, by transformers' own mapping."""
+    # one that is listed as both is loaded whole: its towers are in the checkpoint
+    return bool(config.get("architectures")) and _known(config, MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES)
+
+
+def _known(config: Mapping[str, object], mapping: Mapping[str, object]) -> bool:
+    named = config.get("architectures")
+    architectures = set(named) if isinstance(named, list) else set()
+    known = mapping.get(str(config.get("model_type")))
+    names = {known} if isinstance(known, str) else set(known) if isinstance(known, list | tuple) else set()
+    return bool(names) and (not architectures or bool(architectures & names))
 
 
 def resolve(config: ModelConfig) -> Source:
@@ -90,8 +113,9 @@ def resolve(config: ModelConfig) -> Source:
     folder = local(config.path)
     if folder is None:
         _check_id(config)
-        _scan(config.path, _remote(config), trust=config.trust_remote_code)
-        return Source(base=config.path, folder=None, adapter=False)
+        said = _remote(config)
+        _scan(config.path, said, trust=config.trust_remote_code)
+        return Source(base=config.path, folder=None, adapter=False, config=said)
     if (folder / ADAPTER).is_file():
         if config.adapter is not None:
             raise ConfigError(
@@ -109,7 +133,7 @@ def resolve(config: ModelConfig) -> Source:
                 fix="write the folder or id of its model there",
             )
         if (place := local(base)) is not None:
-            _check_folder(place, trust=config.trust_remote_code)
+            said = _check_folder(place, trust=config.trust_remote_code)
             base = str(place)
         elif _ID.fullmatch(base) is None:
             raise ModelError(
@@ -121,10 +145,11 @@ def resolve(config: ModelConfig) -> Source:
         else:  # an adapter from anywhere may name any model: it is judged like one that the user names
             named = config.model_copy(update={"path": base})
             _check_id(named)
-            _scan(base, _remote(named), trust=config.trust_remote_code)
-        return Source(base=base, folder=folder, adapter=True)
-    _check_folder(folder, trust=config.trust_remote_code)
-    return Source(base=str(folder), folder=folder, adapter=False)
+            said = _remote(named)
+            _scan(base, said, trust=config.trust_remote_code)
+        return Source(base=base, folder=folder, adapter=True, config=said)
+    said = _check_folder(folder, trust=config.trust_remote_code)
+    return Source(base=str(folder), folder=folder, adapter=False, config=said)
 
 
 def _check_id(config: ModelConfig) -> None:
@@ -144,7 +169,7 @@ def _check_id(config: ModelConfig) -> None:
         )
 
 
-def _check_folder(folder: Path, *, trust: bool) -> None:
+def _check_folder(folder: Path, *, trust: bool) -> dict[str, object]:
     config = folder / "config.json"
     if not config.is_file():
         raise ModelError(
@@ -154,9 +179,9 @@ def _check_folder(folder: Path, *, trust: bool) -> None:
             fix="give the folder save_pretrained wrote",
         )
     said = _read(config)
-    if not causal(said):
+    if not causal(said) and not multimodal(said):
         raise ModelError(
-            "this is no causal language model",
+            "this is no language model that transformers knows",
             where=str(config),
             got=f"architectures {said.get('architectures')}, model_type {said.get('model_type')!r}",
             fix="use the loader of its own plugin (`modalign plugins` lists them)",
@@ -172,6 +197,7 @@ def _check_folder(folder: Path, *, trust: bool) -> None:
             got=f"none of {', '.join(_TOKENIZERS)}",
             fix="save it there: AutoTokenizer.from_pretrained(BASE).save_pretrained(FOLDER)",
         )
+    return said
 
 
 def _check_weights(folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import cast
 
@@ -24,12 +24,14 @@ def generate(
     stops: frozenset[int],
     pad: int,
     progress: Callable[[int], None] | None = None,
+    media: Mapping[str, object] | None = None,
 ) -> list[list[int]]:
     """The tokens written after each prompt, in their order, without the one that ended the turn.
 
     stops: token ids any of which ends a turn.
     pad: a token id for the left ends of short prompts; masked.
     progress: called with the number of prompts done, after each batch.
+    media: what the model is given beside the tokens of a single prompt.
     """
     if empty := [number for number, prompt in enumerate(prompts) if not prompt]:
         raise DataError("a prompt is empty once encoded", got=f"prompt {empty[0] + 1}", fix="give it some content")
@@ -40,7 +42,7 @@ def generate(
         for first in range(0, len(prompts), config.batch_size):
             batch = prompts[first : first + config.batch_size]
             tokens, mask = pad_left(batch, pad)
-            answer = write(input_ids=tokens.to(device), attention_mask=mask.to(device))
+            answer = write(input_ids=tokens.to(device), attention_mask=mask.to(device), **(media or {}))
             written.extend(cut(row, stops) for row in answer[:, tokens.shape[1] :].tolist())
             if progress is not None:
                 progress(len(batch))

@@ -1,10 +1,11 @@
-"""A folder or an id becomes a model: any causal language model of transformers, its adapters and its reward heads."""
+"""A folder or an id becomes a model: any language model of transformers, its adapters and its reward heads."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import cast, final
+from typing import Protocol, cast, final
 
 import torch
 from safetensors import SafetensorError
@@ -13,13 +14,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from modalign.config import ModelConfig
 from modalign.errors import CheckpointError, ConfigError, ModelError
+from modalign.heads.storage import load_heads
 from modalign.integrations import peft
 from modalign.model import Model
 from modalign.roles import Loader
 from modalign_text import probe
-from modalign_text.assembly import CausalLMAssembly, load_heads
+from modalign_text.assembly import CausalLMAssembly
 from modalign_text.backbone import CausalLMBackbone
-from modalign_text.config import Source, claims, resolve
+from modalign_text.config import COMPOSITION, Source, claims, resolve
 from modalign_text.decoder import TextDecoder
 from modalign_text.logits import postprocessing
 from modalign_text.preparer import ChatPreparer
@@ -29,7 +31,7 @@ _LOG = logging.getLogger("modalign")
 
 @final
 class CausalLMLoader(Loader):
-    """Any causal language model by id or folder, on the CPU.
+    """Any language model by id or folder, on the CPU: of words alone, or with towers for media.
 
     >>> from modalign_text.testing import tiny_model
     >>> from tempfile import TemporaryDirectory
@@ -44,12 +46,27 @@ class CausalLMLoader(Loader):
 
     def load(self, config: ModelConfig) -> Model:
         source = resolve(config)
-        library = _model(source, config)
-        tokenizer = _tokenizer(source, config, library)
+        if source.multimodal:
+            from modalign_text.multimodal.loader import load_multimodal
+
+            return load_multimodal(source, config)
+        if config.encoders or (source.folder is not None and (source.folder / COMPOSITION).is_file()):
+            from modalign_text.multimodal.composed import load_composed
+
+            return load_composed(source, config)
+        if config.media:
+            raise ConfigError(
+                "this model reads no media",
+                where="model.media",
+                got=", ".join(config.media),
+                fix="name an encoder for each in model.encoders, or remove the section",
+            )
+        library = load_library(source, config, AutoModelForCausalLM)
+        tokenizer = load_tokenizer(source, config, library)
         backbone = CausalLMBackbone(library)
         logits = postprocessing(library)
         probe.decide(backbone, config.sharing)
-        adapters = _adapters(library, source, config)
+        adapters = load_adapters(library, source, config)
         if config.gradient_checkpointing:
             recompute(library)
         head = cast(nn.Module, library.get_output_embeddings())  # after adapters: they may have wrapped it
@@ -61,15 +78,24 @@ class CausalLMLoader(Loader):
         )
 
 
-def _model(source: Source, config: ModelConfig) -> PreTrainedModel:
-    """The one place where weights are read."""
+class Loads(Protocol):
+    """One of transformers' automatic classes."""
+
+    @classmethod
+    def from_pretrained(cls, place: str, /, **settings: object) -> object:
+        """What is saved there."""
+        ...
+
+
+def load_library(source: Source, config: ModelConfig, automatic_class: Loads) -> PreTrainedModel:
+    """The checkpoint as transformers knows it: the one place where weights are read."""
     here = Path(source.base).is_dir()
     automatic = (
         "auto" if torch.cuda.is_available() else torch.float32
     )  # bf16 matmuls on a CPU are a hundred times slower
     attention = {} if config.attn_implementation is None else {"attn_implementation": config.attn_implementation}
     try:
-        loaded = AutoModelForCausalLM.from_pretrained(
+        loaded = automatic_class.from_pretrained(
             source.base,
             dtype=automatic if config.dtype == "auto" else getattr(torch, config.dtype),
             revision=None if here else config.revision,
@@ -106,7 +132,8 @@ def _model(source: Source, config: ModelConfig) -> PreTrainedModel:
     return library
 
 
-def _tokenizer(source: Source, config: ModelConfig, library: PreTrainedModel) -> PreTrainedTokenizerBase:
+def load_tokenizer(source: Source, config: ModelConfig, library: PreTrainedModel) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint, with the chat template the config names."""
     beside = source.folder is not None and (source.folder / "tokenizer_config.json").is_file()
     place = str(source.folder) if beside else source.base
     here = Path(place).is_dir()
@@ -126,6 +153,14 @@ def _tokenizer(source: Source, config: ModelConfig, library: PreTrainedModel) ->
             got=f"{type(error).__name__}: {' '.join(str(error).split())[:400]}",
             fix="save it there again: AutoTokenizer.from_pretrained(BASE).save_pretrained(FOLDER)",
         ) from error
+    check_tokenizer(tokenizer, library, place)
+    if (template := chat_template(config)) is not None:
+        tokenizer.chat_template = template
+    return tokenizer
+
+
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase, library: PreTrainedModel, place: str) -> None:
+    """Raise where a token has no embedding."""
     rows = cast(nn.Embedding, library.get_input_embeddings()).weight.shape[0]
     if len(tokenizer) > rows:
         raise ModelError(
@@ -134,24 +169,36 @@ def _tokenizer(source: Source, config: ModelConfig, library: PreTrainedModel) ->
             got=f"{len(tokenizer)} tokens, {rows} embeddings",
             fix="use the tokenizer the model was saved with, or resize the model's embeddings",
         )
-    if config.chat_template is not None:
-        try:
-            tokenizer.chat_template = config.chat_template.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(
-                "the chat template cannot be read",
-                where="model.chat_template",
-                got=error,
-                fix="give a Jinja file in UTF-8",
-            ) from error
-    return tokenizer
 
 
-def _adapters(library: PreTrainedModel, source: Source, config: ModelConfig) -> peft.LoraAdapters | None:
+def chat_template(config: ModelConfig) -> str | None:
+    """The template a config names instead of the checkpoint's; None where it names none."""
+    if config.chat_template is None:
+        return None
+    try:
+        return config.chat_template.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            "the chat template cannot be read",
+            where="model.chat_template",
+            got=error,
+            fix="give a Jinja file in UTF-8",
+        ) from error
+
+
+def load_adapters(
+    library: PreTrainedModel, source: Source, config: ModelConfig, *, outside: Sequence[str] = ()
+) -> peft.LoraAdapters | None:
+    """The adapters a folder holds or a config asks for; None where there are none.
+
+    outside: names of modules that `all-linear` leaves alone.
+    """
     if source.adapter:
         assert source.folder is not None
         return peft.load(library, source.folder)
-    return None if config.adapter is None else peft.attach(library, config.adapter, base=source.base)
+    if config.adapter is None:
+        return None
+    return peft.attach(library, config.adapter, base=source.base, outside=outside)
 
 
 def recompute(library: PreTrainedModel) -> None:

@@ -7,6 +7,7 @@ turn (a newline, an end of text) is left out: nothing would score it and nothing
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import cast, final
@@ -17,8 +18,9 @@ from modalign.comparison import Comparison
 from modalign.content import RAW, Message, Part, Response
 from modalign.errors import DataError, ModalignError
 from modalign.roles import Encoded, EncodedSegment, Preparer
+from modalign_text.media import Expansion, MediaWriter, Span, media_of, ordered
 from modalign_text.rendering import Conversation, Template
-from modalign_text.tokens import Tokeniser
+from modalign_text.tokens import Tokeniser, Tokens
 from modalign_text.truncation import fit
 
 
@@ -31,8 +33,11 @@ class ChatPreparer(Preparer):
     of turn behind it is scored; a tool's message is context only. A token that straddles the end of the prompt belongs
     to the response.
 
+    Media in a response are context: its words are scored, in as many segments as media leave them in.
+
     tokenizer: of the checkpoint.
     template: a Jinja chat template to use instead of the tokenizer's.
+    media: how media are written; None where the model takes words only.
 
     >>> from modalign_text.testing import tiny_tokenizer
     >>> preparer = ChatPreparer(tiny_tokenizer())
@@ -43,9 +48,16 @@ class ChatPreparer(Preparer):
     '4<|im_end|>'
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, template: str | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        template: str | None = None,
+        media: MediaWriter | None = None,
+    ) -> None:
         self.tokenizer = tokenizer
-        self._template = Template(tokenizer, template)
+        self.media = media
+        self._template = Template(tokenizer, template, media)
         self._tokens = Tokeniser(tokenizer)
         self.pad = next((one for one in (self._tokens.pad, self._tokens.end) if one is not None), 0)
         spelt = sorted(set(self._tokens.special.values()), key=len, reverse=True)
@@ -76,22 +88,34 @@ class ChatPreparer(Preparer):
                     fix="give it an assistant message that says something, or remove the row",
                 )
             encoded.append(one)
-        return fit(encoded, max_length=max_length, truncate=truncate, start=self._tokens.begin)
+        cut = fit(encoded, max_length=max_length, truncate=truncate, start=self._tokens.begin)
+        return cut if self.media is None else tuple(self.media.finish(one, ordered(one)) for one in cut)
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """The tokens a model continues to answer these messages."""
+        return list(self.prompt(messages).tokens)
+
+    def prompt(self, messages: Sequence[Message]) -> Encoded:
+        """What a model continues to answer these messages."""
         self._check(messages, "prompt")
         _uniform(messages)
         if messages[0].role == RAW:
-            ids = self._tokens.read(_words(messages), whole=True).ids
+            expansion = self._expand(self._words(messages), media_of(messages))
+            tokens = self._tokens.read(expansion.text, whole=True)
+            ids = tokens.ids
             # what the tokenizer puts behind a sequence would end the text before the response; words never spell it
-            return list(ids[:-1] if ids[-1:] == (self._tokens.end,) else ids)
-        conversation = Conversation(self._template, messages)
-        text = conversation.text(messages, cue=True)
-        if text == conversation.text(messages):  # the template knows no generation prompt: take its answer's header
-            answered = [*messages, _say("assistant", "x")]
-            text = conversation.text(answered)[: conversation.start(answered, len(messages))]
-        return list(self._tokens.read(text).ids)
+            ids = ids[:-1] if ids[-1:] == (self._tokens.end,) else ids
+        else:
+            conversation = Conversation(self._template, messages)
+            text = conversation.text(messages, cue=True)
+            if text == conversation.text(messages):  # no generation prompt: an answer has its header
+                answered = [*messages, _say("assistant", "x")]
+                text = conversation.text(answered)[: conversation.start(answered, len(messages))]
+            expansion = self._expand(text, media_of(messages))
+            tokens = self._tokens.read(expansion.text)
+            ids = tokens.ids
+        one = self._encoded(tokens, expansion, ids=ids, prompt=len(ids), segments=())
+        return one if self.media is None else self.media.finish(one, ordered(one))
 
     def response_of(self, ids: Sequence[int], *, role: str = "assistant") -> Response:
         """What a model wrote, up to its end of turn.
@@ -121,10 +145,11 @@ class ChatPreparer(Preparer):
         return found
 
     def _answered(self, conversation: Conversation, prompt: Sequence[Message], response: Response) -> Encoded:
-        """A conversation: the template's text, tokenised once."""
+        """A conversation: the template's text, its media written out, tokenised once."""
         messages = [*prompt, *response.messages]
         text = conversation.text(messages)
-        tokens = self._tokens.read(text)
+        expansion = self._expand(text, media_of(messages))
+        tokens = self._tokens.read(expansion.text)
         segments: list[EncodedSegment] = []
         first, place = None, 0
         for at in range(len(prompt), len(messages)):
@@ -133,16 +158,18 @@ class ChatPreparer(Preparer):
                 continue
             place = conversation.start(messages, at, least=place)
             first = place if first is None else first
-            start = tokens.inside(place)
+            start = tokens.inside(expansion.at(place))
             limit = conversation.limit(messages, at)
-            place = max(place, min(conversation.end(messages, at), limit))
-            behind = range(max(start, tokens.inside(place)), tokens.inside(limit))
-            stop = self._turn_end(tokens.ids, behind) or tokens.covering(place)
-            if stop > start:
-                segments.append(_segment(start, stop))
+            shown = _spans(expansion, messages, at)
+            ends = [conversation.end(messages, at), *(span.old[1] for span in shown)]
+            place = max(place, min(max(ends), limit))
+            behind = range(max(start, tokens.inside(expansion.at(place))), tokens.inside(expansion.at(limit)))
+            stop = self._turn_end(tokens.ids, behind) or tokens.covering(expansion.at(place))
+            taken = [(tokens.inside(span.start), tokens.covering(span.stop)) for span in shown]
+            segments.extend(_segment(*run) for run in _between(start, stop, taken))
         ids = tokens.ids[: segments[-1].stop] if segments and messages[-1].scored else tokens.ids
-        bound = min([tokens.inside(first or 0), *(segment.start for segment in segments)])
-        return Encoded(tokens=ids, prompt=bound, segments=tuple(segments))
+        bound = min([tokens.inside(expansion.at(first or 0)), *(segment.start for segment in segments)])
+        return self._encoded(tokens, expansion, ids=ids, prompt=bound, segments=tuple(segments))
 
     def _turn_end(self, ids: Sequence[int], behind: range) -> int | None:
         """Past the first special token behind the content; None where the template writes none."""
@@ -150,14 +177,44 @@ class ChatPreparer(Preparer):
 
     def _continued(self, prompt: Sequence[Message], response: Response) -> Encoded:
         """Plain text: the response continues the prompt, and ends with the tokenizer's end of text."""
-        before, words = _words(prompt), self._unended(_words(response.messages))
-        tokens = self._tokens.read(before + words, whole=True)
+        before, words = self._words(prompt), self._unended(self._words(response.messages))
+        expansion = self._expand(before + words, media_of([*prompt, *response.messages]))
+        tokens = self._tokens.read(expansion.text, whole=True)
         ids, end = tokens.ids, self._tokens.end
         if end is not None and ids[-1:] != (end,):
             ids = (*ids, end)
-        start = tokens.inside(len(before))
-        segments = (_segment(start, len(ids)),) if len(ids) > start else ()
-        return Encoded(tokens=ids, prompt=start, segments=segments)
+        start = tokens.inside(expansion.at(len(before)))
+        shown = [span for span in expansion.spans if span.old[0] >= len(before)]
+        taken = [(tokens.inside(span.start), tokens.covering(span.stop)) for span in shown]
+        segments = tuple(_segment(*run) for run in _between(start, len(ids), taken))
+        return self._encoded(tokens, expansion, ids=ids, prompt=start, segments=segments)
+
+    def _expand(self, text: str, parts: Sequence[Part]) -> Expansion:
+        return Expansion(text=text) if self.media is None else self.media.expand(text, parts)
+
+    def _encoded(
+        self,
+        tokens: Tokens,
+        expansion: Expansion,
+        *,
+        ids: Sequence[int],
+        prompt: int,
+        segments: tuple[EncodedSegment, ...],
+    ) -> Encoded:
+        if self.media is None or not expansion.spans:
+            return Encoded(tokens=tuple(ids), prompt=prompt, segments=segments)
+        slots = tuple(slot for slot in self.media.slots(tokens, expansion) if slot.stop <= len(ids))
+        media = {span.part.digest: self.media.medium(span.part) for span in expansion.spans}
+        return Encoded(
+            tokens=tuple(map(self.media.token, ids)), prompt=prompt, segments=segments, slots=slots, media=media
+        )
+
+    def _words(self, messages: Sequence[Message]) -> str:
+        """Plain text, with what stands for its media."""
+        parts = [part for message in messages for part in message.parts]
+        return "".join(
+            part.value if isinstance(part.value, str) else cast(MediaWriter, self.media).plain(part) for part in parts
+        )
 
     def _unended(self, words: str) -> str:
         """A plain response without the end of text that some data sets write out."""
@@ -170,12 +227,13 @@ class ChatPreparer(Preparer):
             raise DataError(f"the {field} is empty", field=field, fix="give it a message, or remove the row")
         for message in messages:
             for part in message.parts:
-                if part.modality != "text" or not isinstance(part.value, str):
+                takes = {"text"} if self.media is None else {"text", *self.media.takes}
+                if part.modality not in takes or (part.modality == "text") != isinstance(part.value, str):
                     raise DataError(
                         f"this model takes no {part.modality}",
                         field=field,
                         got=f"a part of {part.modality} in a message of {message.role}",
-                        fix="it takes text; use a model that takes the other, or rows without it",
+                        fix=f"it takes {', '.join(sorted(takes))}; use a model that takes it, or rows without it",
                     )
             for words in _strings(message):
                 plain = self._unended(words) if message.role == RAW and field != "prompt" else words
@@ -186,7 +244,7 @@ class ChatPreparer(Preparer):
                         got=f"...{plain[max(0, found.start() - 20) : found.end() + 20]}...",
                         fix="remove it from the row; the chat template writes such tokens itself",
                     )
-        if field == "prompt" and messages[0].role == RAW and not _words(messages):
+        if field == "prompt" and messages[0].role == RAW and not self._words(messages):
             raise DataError("the prompt is empty", field=field, fix="write a prompt, or remove the row")
 
 
@@ -198,8 +256,28 @@ def _say(role: str, words: str) -> Message:
     return Message(role=role, parts=(Part(modality="text", value=words),))
 
 
-def _words(messages: Sequence[Message]) -> str:
-    return "".join(cast(str, part.value) for message in messages for part in message.parts)
+def _spans(expansion: Expansion, messages: Sequence[Message], at: int) -> list[Span]:
+    """Where the media of message ``at`` are: of each modality a template keeps the order."""
+    before: Counter[str] = Counter(part.modality for part in media_of(messages[:at]))
+    own: Counter[str] = Counter(part.modality for part in media_of(messages[at : at + 1]))
+    seen: Counter[str] = Counter()
+    found: list[Span] = []
+    for span in expansion.spans:
+        name = span.part.modality
+        if before[name] <= seen[name] < before[name] + own[name]:
+            found.append(span)
+        seen[name] += 1
+    return found
+
+
+def _between(start: int, stop: int, taken: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """The runs of ``start`` to ``stop`` that lie in none of the runs taken."""
+    for begin, end in sorted(taken):
+        if start < begin:
+            yield start, min(begin, stop)
+        start = max(start, end)
+    if start < stop:
+        yield start, stop
 
 
 def _named(comparison: Comparison) -> Iterator[tuple[str, Response]]:

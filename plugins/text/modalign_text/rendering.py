@@ -14,8 +14,9 @@ from typing import cast, final
 from jinja2.exceptions import TemplateError, TemplateSyntaxError
 from transformers import PreTrainedTokenizerBase
 
-from modalign.content import Message
+from modalign.content import Message, Part
 from modalign.errors import DataError, ModelError
+from modalign_text.media import MediaWriter
 
 SETTINGS = ("tools", "chat_template_kwargs")  #: fields of a message that are the conversation's
 _WRITTEN = ("content", "text", "reasoning_content", "thinking", "reasoning", "arguments")  # what a model writes itself
@@ -27,11 +28,17 @@ _RAISED = (TemplateError, ArithmeticError, AttributeError, LookupError, TypeErro
 
 @final
 class Template:
-    """A tokenizer's chat template, or another one in its place."""
+    """A tokenizer's chat template, or another one in its place.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str | None = None) -> None:
+    media: what stands for media in a message; None where the model takes words only.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, template: str | None = None, media: MediaWriter | None = None
+    ) -> None:
         self.tokenizer = tokenizer
         self.template = template
+        self.media = media
 
     def render(self, messages: Sequence[Mapping[str, object]], *, cue: bool, **settings: object) -> str:
         """The conversation as text.
@@ -66,6 +73,11 @@ class Template:
                 fix="change the row's messages to what the template takes, or set model.chat_template to another file",
             ) from error
         return cast(str, text)
+
+    def said(self, part: Part) -> str | Mapping[str, object]:
+        """What stands for a medium in a message's content."""
+        assert self.media is not None  # a model without it has refused the part
+        return self.media.said(part)
 
     @cached_property
     def blocks(self) -> bool:
@@ -159,10 +171,24 @@ class Conversation:
 
     def _said(self, message: Message) -> dict[str, object]:
         """A message as templates take it."""
-        words = "".join(cast(str, part.value) for part in message.parts)
-        content: object = [{"type": "text", "text": words}] if self._template.blocks else words
         extra = {name: value for name, value in message.extra.items() if name not in SETTINGS}
-        return {**extra, "role": message.role, "content": content}
+        return {**extra, "role": message.role, "content": self._content(message)}
+
+    def _content(self, message: Message) -> object:
+        """Words as one string, unless the template takes blocks only or a medium is a block of its own."""
+        blocks: list[Mapping[str, object]] = []
+        words = ""
+        for part in message.parts:
+            said = part.value if isinstance(part.value, str) else self._template.said(part)
+            if isinstance(said, str):
+                words += said
+                continue
+            blocks.extend([{"type": "text", "text": words}] if words else [])
+            blocks.append(said)
+            words = ""
+        if not blocks and not self._template.blocks:
+            return words
+        return [*blocks, {"type": "text", "text": words}] if words or not blocks else blocks
 
 
 def shared(one: str, other: str) -> int:

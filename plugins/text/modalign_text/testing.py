@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -71,16 +71,29 @@ def tiny_tokenizer(*, chat_template: str | None = CHATML) -> PreTrainedTokenizer
     >>> tokenizer.decode(tokenizer("naïve")["input_ids"]), len(tokenizer)
     ('naïve', 260)
     """
+    return byte_tokenizer((PAD, START, END, TEXT), chat_template=chat_template, extra_special_tokens=[START, TEXT])
+
+
+def byte_tokenizer(
+    tokens: Sequence[str],
+    *,
+    chat_template: str | None,
+    extra_special_tokens: Sequence[str] | Mapping[str, str],
+) -> PreTrainedTokenizerFast:
+    """A tokenizer of the 256 bytes and then these special tokens, `PAD` and `END` among them.
+
+    extra_special_tokens: those the tokenizer lists beside the two; a mapping names them, as attributes.
+    """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     inner = Tokenizer(models.BPE(vocab={symbol: number for number, symbol in enumerate(alphabet)}, merges=[]))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     inner.decoder = decoders.ByteLevel()
-    inner.add_special_tokens([AddedToken(token, special=True) for token in (PAD, START, END, TEXT)])
+    inner.add_special_tokens([AddedToken(token, special=True) for token in tokens])
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=inner,
         pad_token=PAD,
         eos_token=END,
-        extra_special_tokens=[START, TEXT],
+        extra_special_tokens=extra_special_tokens,
         model_max_length=4096,
         clean_up_tokenization_spaces=False,
     )

@@ -15,7 +15,8 @@ def fit(
     """The sequences, none longer than ``max_length``.
 
     truncate: `prompt` drops the oldest tokens of the prompt, the same ones of every sequence; `response` the last
-        tokens of each response that is too long. What is left has a prompt token and a scored token.
+        tokens of each response that is too long. A medium is cut off whole. What is left has a prompt token and a
+        scored token.
     start: the token id a sequence begins with, kept when the prompt is cut.
     """
     if truncate not in (None, "prompt", "response"):
@@ -36,6 +37,9 @@ def fit(
 
 def _cut_prompt(encoded: Sequence[Encoded], max_length: int, excess: int, start: int | None) -> tuple[Encoded, ...]:
     kept = 1 if start is not None and all(one.tokens[:1] == (start,) for one in encoded) else 0
+    for slot in encoded[0].slots:  # a medium is dropped whole or not at all
+        if slot.start < kept + excess and (whole := _end(encoded[0], slot.digest)) > kept + excess:
+            excess = max(excess, whole - kept)
     if excess > min(one.prompt for one in encoded) - kept - 1:
         raise _too_long(
             encoded,
@@ -44,9 +48,14 @@ def _cut_prompt(encoded: Sequence[Encoded], max_length: int, excess: int, start:
             "raise max_length, or truncate responses instead",
         )
     return tuple(
-        replace(
+        _only_used(
             one,
             tokens=one.tokens[:kept] + one.tokens[kept + excess :],
+            slots=tuple(
+                replace(slot, start=slot.start - excess, stop=slot.stop - excess)
+                for slot in one.slots
+                if slot.start >= kept + excess
+            ),
             prompt=one.prompt - excess,
             segments=tuple(
                 replace(segment, start=segment.start - excess, stop=segment.stop - excess) for segment in one.segments
@@ -59,6 +68,8 @@ def _cut_prompt(encoded: Sequence[Encoded], max_length: int, excess: int, start:
 def _cut_response(one: Encoded, max_length: int, encoded: Sequence[Encoded]) -> Encoded:
     if len(one.tokens) <= max_length:
         return one
+    cut = [slot.digest for slot in one.slots if slot.start < max_length and _end(one, slot.digest) > max_length]
+    max_length = min([max_length, *(slot.start for slot in one.slots if slot.digest in cut)])
     segments = tuple(
         replace(segment, stop=min(segment.stop, max_length)) for segment in one.segments if segment.start < max_length
     )
@@ -69,7 +80,24 @@ def _cut_response(one: Encoded, max_length: int, encoded: Sequence[Encoded]) -> 
             "is too long even without its response",
             "raise max_length, or truncate prompts instead",
         )
-    return replace(one, tokens=one.tokens[:max_length], segments=segments)
+    return _only_used(
+        one,
+        tokens=one.tokens[:max_length],
+        segments=segments,
+        slots=tuple(slot for slot in one.slots if slot.stop <= max_length),
+    )
+
+
+def _end(one: Encoded, digest: str) -> int:
+    """Where the last token of a medium ends that is in the sequence once."""
+    return max(slot.stop for slot in one.slots if slot.digest == digest)
+
+
+def _only_used(one: Encoded, **changes: object) -> Encoded:
+    """The sequence with changes, and without the media that were cut off."""
+    cut = replace(one, **changes)
+    used = {slot.digest for slot in cut.slots} | {segment.digest for segment in cut.segments}
+    return replace(cut, media={digest: medium for digest, medium in one.media.items() if digest in used})
 
 
 def _too_long(encoded: Sequence[Encoded], max_length: int, what: str, fix: str) -> TooLong:

@@ -10,10 +10,11 @@ from torch import nn
 
 from modalign.draws import Draws
 from modalign.errors import ConfigError
+from modalign.fingerprint import fingerprint
 from modalign.model import Model
 from modalign.testing import toy_batch, toy_model, toy_pairs
 from modalign.training.ranks import make_accelerator
-from modalign.training.reference import AdaptersOff, FrozenCopy, Policy, Scorer, evaluating, fingerprint, make_scorers
+from modalign.training.reference import AdaptersOff, FrozenCopy, Policy, Scorer, evaluating, make_scorers
 
 BATCH, DRAWS = toy_batch(toy_pairs(4, blobs=True)), Draws(seed=3)
 

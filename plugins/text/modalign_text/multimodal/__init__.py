@@ -1,0 +1,1 @@
+"""Language models that read media: checkpoints loaded whole, and language models with encoders put before them."""

@@ -1,0 +1,244 @@
+"""Any encoder before any language model: towers and connectors by config, put together, saved and loaded again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final, cast, final
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+
+from modalign.assembler import Sample, assemble
+from modalign.comparison import Comparison
+from modalign.config import Config, ConnectorConfig, EncoderConfig, GenerationConfig, ModelConfig
+from modalign.content import RAW, Message, Response
+from modalign.errors import CheckpointError, ConfigError
+from modalign.freezing import freeze
+from modalign.heads.storage import load_heads, save_heads
+from modalign.integrations.peft import LoraAdapters
+from modalign.model import Model
+from modalign.registry import registry
+from modalign.roles import Assembly, Connector, Encoder
+from modalign_text import probe
+from modalign_text.backbone import CausalLMBackbone
+from modalign_text.config import COMPOSITION, Source
+from modalign_text.decoder import TextDecoder
+from modalign_text.generation import generate
+from modalign_text.loader import load_adapters, load_library, load_tokenizer, recompute
+from modalign_text.logits import postprocessing
+from modalign_text.media import media_of
+from modalign_text.multimodal.loader import settings_of
+from modalign_text.multimodal.markers import MarkerWriter
+from modalign_text.preparer import ChatPreparer
+
+CONNECTORS: Final = "connectors.safetensors"
+_FOLDER: Final = "encoders"
+
+
+@final
+class Composition(Config):
+    """What a saved composed model says of its parts."""
+
+    encoders: dict[str, EncoderConfig]
+    """By modality; a path is relative where the encoder was saved with the model."""
+
+    media: dict[str, dict[str, object]]
+    """How media are decoded, by modality."""
+
+
+def load_composed(source: Source, config: ModelConfig) -> Model:
+    """A language model with the encoders that the config, or the folder it was saved in, puts before it."""
+    saved = None if source.folder is None else read_composition(source.folder)
+    asked = config.encoders or ({} if saved is None else saved.encoders)
+    library = load_library(source, config, AutoModelForCausalLM)
+    tokenizer = load_tokenizer(source, config, library)
+    backbone = CausalLMBackbone(library)
+    logits = postprocessing(library)
+    probe.decide(backbone, config.sharing)
+    adapters = load_adapters(library, source, config)
+    if config.gradient_checkpointing:
+        recompute(library)
+    encoders = {name: _encoder(name, one, source, backbone.dtype) for name, one in asked.items()}
+    connectors = {
+        name: _connector(one.connector, encoders[name].width, backbone).to(backbone.dtype)
+        for name, one in asked.items()
+    }
+    if saved is not None and not config.encoders and source.folder is not None:
+        _load_connectors(connectors, source.folder)
+    settings = settings_of(list(asked), config.media, {} if saved is None else saved.media, library)
+    for name, encoder in encoders.items():
+        encoder.facts = {**encoder.facts, "media": settings[name].model_dump_json()}
+    writer = MarkerWriter(tokenizer, encoders, connectors, settings)
+    preparer = ChatPreparer(writer.tokenizer, media=writer)
+    model = Model(
+        assembly=ComposedAssembly(library, tokenizer, preparer, writer=writer, encoders=asked, adapters=adapters),
+        backbone=backbone,
+        encoders=encoders,
+        connectors=connectors,
+        decoders={
+            "text": TextDecoder(
+                cast(nn.Module, library.get_output_embeddings()), scale=logits.scale, softcap=logits.softcap
+            )
+        },
+        heads={} if source.folder is None else load_heads(source.folder, backbone.width),
+    )
+    freeze(model, config.freeze)
+    return model
+
+
+def read_composition(folder: Path) -> Composition | None:
+    """What a folder says of the encoders of its model; None where it is no composed model."""
+    place = folder / COMPOSITION
+    if not place.is_file():
+        return None
+    try:
+        return Composition.model_validate_json(place.read_bytes())
+    except (ValidationError, OSError) as error:
+        raise CheckpointError(
+            "the parts of this model cannot be read",
+            where=str(place),
+            got=" ".join(str(error).split())[:300],
+            fix="copy it from the run again, or name the encoders in model.encoders",
+        ) from error
+
+
+def _encoder(modality: str, config: EncoderConfig, source: Source, dtype: torch.dtype) -> Encoder:
+    entries = registry.entries("encoders")
+    known = [name for name, entry in entries.items() if entry.declarations.get("modality") == modality]
+    if config.type is None and len(known) != 1:
+        raise ConfigError(
+            f"which encoder for {modality}?" if known else f"no installed plugin has an encoder for {modality}",
+            where=f"model.encoders.{modality}.type",
+            got=f"registered: {', '.join(known) or 'none'}",
+            fix="name one" if known else f"pip install 'modalign[{modality}]'; `modalign plugins` lists what failed",
+        )
+    name = config.type or known[0]
+    kind = registry.encoder(name)
+    if name not in known:
+        raise ConfigError(
+            f"{name!r} is no encoder for {modality}",
+            where=f"model.encoders.{modality}.type",
+            got=f"it is for {entries[name].declarations.get('modality')}",
+            fix=f"registered for {modality}: {', '.join(known) or 'none'}",
+        )
+    inside = None if source.folder is None else source.folder / config.path
+    path = str(inside) if inside is not None and config.path.startswith(f"{_FOLDER}/") else config.path
+    return kind.load(path, revision=config.revision, dtype=dtype, **config.options)
+
+
+def _connector(config: ConnectorConfig, width: int, backbone: CausalLMBackbone) -> Connector:
+    return registry.connector(config.type).make(width, backbone.width, **config.options)
+
+
+def _load_connectors(connectors: Mapping[str, Connector], folder: Path) -> None:
+    try:
+        nn.ModuleDict(dict(connectors)).load_state_dict(load_file(folder / CONNECTORS))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise CheckpointError(
+            "the connectors of this model cannot be read",
+            where=str(folder / CONNECTORS),
+            got=" ".join(str(error).split())[:300],
+            fix="copy the file from the run again",
+        ) from error
+
+
+@final
+class ComposedAssembly(Assembly):
+    """A language model with encoders before it.
+
+    library: the language model as transformers knows it.
+    tokenizer: its own, without our markers.
+    """
+
+    def __init__(
+        self,
+        library: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        preparer: ChatPreparer,
+        *,
+        writer: MarkerWriter,
+        encoders: Mapping[str, EncoderConfig],
+        adapters: LoraAdapters | None,
+    ) -> None:
+        self.library, self.tokenizer, self.writer = library, tokenizer, writer
+        self.preparer = self._chat = preparer
+        self.adapters = self._lora = adapters
+        self._encoders = dict(encoders)
+        self.takes = frozenset({"text", *writer.takes})
+        self.gives = frozenset({"text"})
+
+    def save(self, model: Model, folder: Path, *, merge: bool = False) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        if self._lora is None:
+            self.library.save_pretrained(folder)
+        elif merge:
+            self.library.save_pretrained(folder, state_dict=self._lora.merged())
+        else:
+            self._lora.save(folder)
+        self.tokenizer.save_pretrained(folder)
+        state = model.connectors.state_dict()
+        still = {name: value.detach().cpu().clone().contiguous() for name, value in state.items()}
+        save_file(still, folder / CONNECTORS, metadata={"format": "pt"})
+        said: dict[str, EncoderConfig] = {}
+        for name, encoder in model.encoders.items():
+            place = folder / _FOLDER / name
+            cast(Encoder, encoder).save(place)
+            said[name] = self._encoders[name].model_copy(
+                update={"path": f"{_FOLDER}/{name}", "revision": None, "type": _registered(cast(Encoder, encoder))}
+            )
+        media = {name: settings.model_dump(mode="json") for name, settings in self.writer.settings.items()}
+        whole = Composition(encoders=said, media=media)
+        (folder / COMPOSITION).write_text(whole.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        if len(model.heads):
+            save_heads(model.heads, folder)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        model: Model,
+        prompts: Sequence[Sequence[Message]],
+        config: GenerationConfig,
+        *,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[Response]:
+        stops, pad = self.stops, self.preparer.pad
+        words = [number for number, prompt in enumerate(prompts) if not media_of(prompt)]
+        plain = [self._chat.prompt_ids(prompts[number]) for number in words]
+        found = generate(self.library, plain, config, stops=stops, pad=pad, progress=progress)
+        written = dict(zip(words, found, strict=True))
+        backbone = cast(CausalLMBackbone, model.backbone)
+        for number in sorted(set(range(len(prompts))) - written.keys()):  # media of several prompts do not line up
+            one = self._chat.prompt(prompts[number])
+            lone = Comparison.unpaired((), Response(messages=()))
+            batch = assemble([Sample(comparison=lone, encoded=(one,), own=1)], share=False)
+            batch = batch.to(next(self.library.parameters()).device)
+            media = {"inputs_embeds": backbone.inputs(batch, model.embed(batch))["inputs_embeds"]}
+            (written[number],) = generate(
+                self.library, [one.tokens], config, stops=stops, pad=pad, progress=progress, media=media
+            )
+        roles = (RAW if prompt[0].role == RAW else "assistant" for prompt in prompts)
+        return [self._chat.response_of(written[number], role=role) for number, role in enumerate(roles)]
+
+    @property
+    def stops(self) -> frozenset[int]:
+        """Token ids that end a turn: the tokenizer's, the checkpoint's and the chat template's."""
+        own = self.library.generation_config
+        said = [] if own is None or own.eos_token_id is None else own.eos_token_id
+        return self._chat.stop_ids | frozenset(said if isinstance(said, list) else [cast(int, said)])
+
+
+def _registered(encoder: Encoder) -> str:
+    """The name an encoder is registered by."""
+    for name in registry.entries("encoders"):
+        if registry.encoder(name) is type(encoder):
+            return name
+    raise CheckpointError(
+        "an encoder is of a class that no plugin registers",
+        got=type(encoder).__name__,
+        fix="register it with `register_encoders`, so that it can be loaded again",
+    )

@@ -1,0 +1,45 @@
+"""Prepared media, kept between the sequences and rows that repeat them, up to a size."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final, Generic, TypeVar, final
+
+from modalign.batch import Medium
+
+_BYTES: Final = 256 << 20  #: of tensors that are kept
+
+Made = TypeVar("Made", Medium, tuple[Medium, str])
+
+
+@final
+class Kept(Generic[Made]):
+    """The last media that were asked for, by digest. A copy for another process starts empty."""
+
+    def __init__(self) -> None:
+        self._made: OrderedDict[str, Made] = OrderedDict()
+        self._bytes = 0
+
+    def __call__(self, digest: str, make: Callable[[], Made]) -> Made:
+        """What was made of a medium, or what is made of it now."""
+        if digest not in self._made:
+            self.keep(digest, make())
+        self._made.move_to_end(digest)
+        return self._made[digest]
+
+    def keep(self, digest: str, made: Made) -> None:
+        """Keep what was made, and drop what was not asked for longest."""
+        self._made[digest] = made
+        self._bytes += _size(made)
+        while len(self._made) > 1 and self._bytes > _BYTES:
+            _, dropped = self._made.popitem(last=False)
+            self._bytes -= _size(dropped)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"_made": OrderedDict(), "_bytes": 0}
+
+
+def _size(made: Medium | tuple[Medium, str]) -> int:
+    medium = made[0] if isinstance(made, tuple) else made
+    return sum(tensor.nbytes for tensor in medium.tensors.values())

@@ -1,0 +1,241 @@
+"""A checkpoint that reads media becomes a model: its towers encoders, its language model the backbone.
+
+Whatever `AutoModelForMultimodalLM` loads is taken apart the same way, and proven: what the parts give for a row with
+media must be what the whole model gives.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, cast
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForMultimodalLM,
+    AutoProcessor,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+)
+
+from modalign.assembler import Sample, assemble
+from modalign.comparison import Comparison
+from modalign.config import ModelConfig
+from modalign.content import Message, Part, Response
+from modalign.errors import ConfigError, ModelError, PluginError
+from modalign.freezing import freeze
+from modalign.heads.storage import load_heads
+from modalign.model import Model
+from modalign.registry import registry
+from modalign.roles import Content, Encoded, MediaSettings
+from modalign_text import probe
+from modalign_text.backbone import CausalLMBackbone
+from modalign_text.config import Source
+from modalign_text.decoder import TextDecoder
+from modalign_text.loader import chat_template, check_tokenizer, load_adapters, load_library, recompute
+from modalign_text.logits import postprocessing
+from modalign_text.multimodal.assembly import MultimodalAssembly, saved_media
+from modalign_text.multimodal.encoder import TowerEncoder, towers_of
+from modalign_text.multimodal.processing import ProcessorWriter
+from modalign_text.preparer import ChatPreparer
+from modalign_text.tokens import Tokeniser
+
+_LOG = logging.getLogger("modalign")
+
+_TOLERANCE: Final = {torch.float32: 1e-3, torch.bfloat16: 8e-2, torch.float16: 2e-2}  # of the largest state
+_FILES: Final = ("processor_config.json", "preprocessor_config.json")
+
+
+def load_multimodal(source: Source, config: ModelConfig) -> Model:
+    """The model of a checkpoint that reads media beside text."""
+    if config.encoders:
+        raise ConfigError(
+            "this checkpoint brings its own towers",
+            where="model.encoders",
+            got=", ".join(config.encoders),
+            fix="remove the section, or put encoders before a language model of words alone",
+        )
+    library = load_library(source, config, AutoModelForMultimodalLM)
+    processor = load_processor(source, config, library)
+    writer = ProcessorWriter(library, processor, media_settings(library, processor, source, config))
+    preparer = ChatPreparer(writer.tokenizer, template=writer.template, media=writer)
+    backbone = CausalLMBackbone(library)
+    logits = postprocessing(library)
+    probe.decide(backbone, config.sharing)
+    towers = towers_of(library)
+    shared = nn.ModuleDict(towers)
+    encoders = {name: TowerEncoder(library, name, writer, shared) for name in sorted(writer.takes)}
+    prove(library, backbone, encoders, writer)
+    outside = [name for name, module in library.named_modules() if any(module is one for one in towers.values())]
+    adapters = load_adapters(library, source, config, outside=outside)
+    if config.gradient_checkpointing:
+        recompute(library)
+    model = Model(
+        assembly=MultimodalAssembly(library, preparer, writer, adapters),
+        backbone=backbone,
+        encoders=encoders,
+        decoders={
+            "text": TextDecoder(
+                cast(nn.Module, library.get_output_embeddings()), scale=logits.scale, softcap=logits.softcap
+            )
+        },
+        heads={} if source.folder is None else load_heads(source.folder, backbone.width),
+    )
+    freeze(model, config.freeze)
+    return model
+
+
+def load_processor(source: Source, config: ModelConfig, library: PreTrainedModel) -> ProcessorMixin:
+    """The processor of a checkpoint, with the chat template the config names."""
+    beside = source.folder is not None and any((source.folder / name).is_file() for name in _FILES)
+    place = str(source.folder) if beside else source.base
+    here = Path(place).is_dir()
+    try:
+        processor = cast(
+            ProcessorMixin,
+            AutoProcessor.from_pretrained(
+                place,
+                revision=None if here else config.revision,
+                trust_remote_code=config.trust_remote_code,
+                local_files_only=here,
+            ),
+        )
+    except (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(
+            f"the processor of {place!r} cannot be loaded",
+            got=f"{type(error).__name__}: {' '.join(str(error).split())[:400]}",
+            fix="run `modalign doctor`; if all is well there, save the processor into the folder again",
+        ) from error
+    if not isinstance(processor, ProcessorMixin):
+        raise ModelError(
+            "this checkpoint has no processor for its media",
+            where=place,
+            got=type(processor).__name__,
+            fix=f"save it there: AutoProcessor.from_pretrained(BASE).save_pretrained({place!r})",
+        )
+    check_tokenizer(cast(PreTrainedTokenizerBase, processor.tokenizer), library, place)
+    if (template := chat_template(config)) is not None:
+        processor.chat_template = template
+    return processor
+
+
+def media_settings(
+    library: PreTrainedModel, processor: ProcessorMixin, source: Source, config: ModelConfig
+) -> dict[str, MediaSettings]:
+    """How the media this model takes are decoded: what the config says, else what was saved with the model.
+
+    A modality that its processor has a placeholder for, that the family lists, and whose plugin is installed.
+    """
+    listed = [name for name in library.input_modalities if name != "text"]
+    if getattr(processor, "video_processor", None) is not None and "video" not in listed:
+        listed.append("video")  # a family that reads clips as pictures one behind the other does not list them
+    written = [name for name in listed if getattr(processor, f"{name}_token", None) is not None]
+    return settings_of(written, config.media, {} if source.folder is None else saved_media(source.folder), library)
+
+
+def settings_of(
+    names: list[str],
+    asked: Mapping[str, Mapping[str, object]],
+    saved: Mapping[str, Mapping[str, object]],
+    library: PreTrainedModel,
+) -> dict[str, MediaSettings]:
+    """Checked settings of each modality.
+
+    asked: by the config; they go before those saved.
+    """
+    if unknown := sorted(set(asked) - set(names)):
+        raise ConfigError(
+            f"{type(library).__name__} takes no {unknown[0]}",
+            where=f"model.media.{unknown[0]}",
+            got=f"it takes text, {', '.join(names)}",
+            fix="remove the section, or use a model that takes it",
+        )
+    found: dict[str, MediaSettings] = {}
+    for name in names:
+        try:
+            kind = registry.modality(name).settings
+        except PluginError as error:
+            _LOG.warning("this model could take %s, but its plugin is not here: %s", name, error)
+            continue
+        try:
+            found[name] = kind.model_validate({**saved.get(name, {}), **asked.get(name, {})})
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(["model", "media", name, *map(str, first["loc"])])
+            known = ", ".join(kind.model_fields)
+            raise ConfigError(first["msg"], where=where, got=repr(first["input"]), fix=f"settings: {known}") from error
+    return found
+
+
+@torch.no_grad()
+def prove(
+    library: PreTrainedModel, backbone: CausalLMBackbone, encoders: Mapping[str, TowerEncoder], writer: ProcessorWriter
+) -> None:
+    """Raise where the parts, put together, do not give what the whole model gives for a row with each medium."""
+    for name, encoder in encoders.items():
+        part = Part(modality=name, value=torch.zeros(1))
+        medium, written = writer.try_out(part, _sample(name, encoder.rate))
+        encoder.learn(medium)
+        one = _row(part, written, writer)
+        wanted = _whole(library, one, writer)
+        batch = assemble([_lone(one)], share=False)
+        found = backbone(batch.to(backbone_device(backbone)), {part.digest: encoder([medium])[0]})
+        error = float((found - wanted).abs().amax() / wanted.abs().amax())
+        if not error <= _TOLERANCE.get(backbone.dtype, 1e-3):
+            raise ModelError(
+                f"this family cannot be taken apart: with {name} its parts give other states than the whole",
+                got=f"{type(library).__name__}, error {error:.1e} of the largest state",
+                fix="use another family (docs/media.md lists those that were tried), and please tell us",
+            )
+    _LOG.info("the towers for %s give what the whole model gives", ", ".join(encoders) or "nothing")
+
+
+def backbone_device(backbone: CausalLMBackbone) -> torch.device:
+    """Where its weights are."""
+    return next(backbone.parameters()).device
+
+
+def _sample(modality: str, rate: float | None) -> Content:
+    """A medium of noise, as small as any processor takes."""
+    made = torch.Generator().manual_seed(0)
+    match modality:
+        case "audio":
+            assert rate is not None
+            return Content(modality=modality, tensor=0.1 * torch.randn(1, int(rate), generator=made), rate=rate)
+        case "video":
+            frames = torch.randint(0, 256, (4, 3, 64, 64), generator=made, dtype=torch.uint8)
+            return Content(modality=modality, tensor=frames, rate=2.0)
+        case _:
+            return Content(
+                modality=modality, tensor=torch.randint(0, 256, (3, 64, 64), generator=made, dtype=torch.uint8)
+            )
+
+
+def _row(part: Part, written: str, writer: ProcessorWriter) -> Encoded:
+    tokeniser = Tokeniser(writer.tokenizer)
+    expansion = writer.expand(f"a b {writer.placeholder(part.modality)} c d", [part])
+    tokens = tokeniser.read(expansion.text)
+    media = {part.digest: writer.medium(part)}
+    one = Encoded(tokens=tokens.ids, prompt=len(tokens.ids), slots=writer.slots(tokens, expansion), media=media)
+    return writer.finish(one, {part.modality: [part.digest]})
+
+
+def _lone(one: Encoded) -> Sample:
+    said = Response(messages=(Message(role="assistant", parts=()),))
+    return Sample(comparison=Comparison.unpaired((), said), encoded=(one,), own=1)
+
+
+def _whole(library: PreTrainedModel, one: Encoded, writer: ProcessorWriter) -> Tensor:
+    """States ``1 n d`` of the model as transformers runs it."""
+    device = next(library.parameters()).device
+    states: list[Tensor] = []
+    hook = library.get_decoder().register_forward_hook(lambda *found: states.append(found[-1].last_hidden_state))
+    try:
+        library(**writer.arguments(one, device, library))
+    finally:
+        hook.remove()
+    return states[0]

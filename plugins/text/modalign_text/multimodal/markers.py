@@ -1,0 +1,111 @@
+"""Media in the texts of a language model that knows none: a marker of ours for each, as often as it has embeddings."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import cast, final
+
+from tokenizers import AddedToken
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from modalign.batch import Medium
+from modalign.content import Part
+from modalign.errors import DataError
+from modalign.registry import registry
+from modalign.roles import Connector, Encoder, MediaSettings
+from modalign_text.media import Expansion, MediaWriter, Span
+from modalign_text.multimodal.keeping import Kept
+
+
+@final
+class MarkerWriter(MediaWriter):
+    """Media as special tokens that the tokenizer is lent, and that never reach the backbone's table.
+
+    tokenizer: of the language model; a copy of it learns the markers, so that what is saved is what was loaded.
+    encoders, connectors: by modality; they say how many embeddings a medium becomes.
+    settings: how media are decoded.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        encoders: Mapping[str, Encoder],
+        connectors: Mapping[str, Connector],
+        settings: Mapping[str, MediaSettings],
+    ) -> None:
+        self.takes = frozenset(encoders)
+        self.settings = settings
+        self.tokenizer = copy.deepcopy(tokenizer)
+        self.tokenizer.add_tokens([AddedToken(_marker(name), special=True, normalized=False) for name in encoders])
+        ids = {name: cast(int, self.tokenizer.convert_tokens_to_ids(_marker(name))) for name in encoders}
+        self._held = frozenset(ids.values())
+        stands = next((one for one in (tokenizer.pad_token_id, tokenizer.eos_token_id) if isinstance(one, int)), 0)
+        self._stands = stands  # what the backbone's table is asked for before the embedding is replaced
+        self._encoders, self._connectors = dict(encoders), dict(connectors)
+        self._marked = re.compile("|".join(re.escape(_marker(name)) for name in encoders) or "(?!)")
+        self._media: Kept[Medium] = Kept()
+
+    def said(self, part: Part) -> str:
+        return _marker(part.modality)
+
+    def plain(self, part: Part) -> str:
+        return _marker(part.modality)
+
+    def holds(self, token: int) -> bool:
+        return token in self._held
+
+    def token(self, token: int) -> int:
+        return self._stands if token in self._held else token
+
+    def medium(self, part: Part) -> Medium:
+        return self._media(part.digest, lambda: self._prepare(part))
+
+    def expand(self, text: str, parts: Sequence[Part]) -> Expansion:
+        found = [match.span() for match in self._marked.finditer(text)]
+        written = [match[0] for match in self._marked.finditer(text)]
+        if written != [_marker(part.modality) for part in parts]:
+            raise DataError(
+                f"the chat template writes {len(written)} medium(s) where the messages have {len(parts)}",
+                field="prompt",
+                got=f"{', '.join(written) or 'none'} for {', '.join(part.modality for part in parts) or 'none'}",
+                fix="use a chat template that writes the content of every message as it is",
+            )
+        pieces: list[str] = []
+        spans: list[Span] = []
+        last = length = 0
+        for (start, stop), part in zip(found, parts, strict=True):
+            whole = _marker(part.modality) * self.medium(part).cost
+            pieces += [text[last:start], whole]
+            begin = length + start - last
+            length = begin + len(whole)
+            spans.append(Span(part=part, old=(start, stop), start=begin, stop=length))
+            last = stop
+        return Expansion(text="".join([*pieces, text[last:]]), spans=tuple(spans))
+
+    def _prepare(self, part: Part) -> Medium:
+        encoder = self._encoders[part.modality]
+        modality = registry.modality(part.modality)
+        content = modality.decode(part, self.settings[part.modality], rate=encoder.rate)
+        medium = encoder.prepare(content)
+        connector = self._connectors.get(part.modality)
+        return medium if connector is None else replace(medium, cost=connector.length(medium.cost))
+
+    def __getstate__(self) -> dict[str, object]:
+        # a worker process prepares media, and has no use for their weights
+        light = {name: _without_weights(encoder) for name, encoder in self._encoders.items()}
+        return {**self.__dict__, "_encoders": light}
+
+
+def _without_weights(encoder: Encoder) -> Encoder:
+    """The same encoder on no device: it prepares, and cannot encode."""
+    bare = {id(value): nn.Parameter(value.to("meta"), requires_grad=False) for value in encoder.parameters()}
+    bare |= {id(value): value.to("meta") for value in encoder.buffers()}  # pyright: ignore[reportAssignmentType]
+    return copy.deepcopy(encoder, cast("dict[int, object]", bare))
+
+
+def _marker(modality: str) -> str:
+    return f"<|modalign {modality}|>"

@@ -1,0 +1,145 @@
+"""Training with media: towers run once per medium and step, what is frozen stays, and what is saved comes back."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForMultimodalLM, AutoProcessor
+
+import modalign
+from modalign.comparison import Comparison
+from modalign.config import AdapterConfig
+from modalign.errors import ConfigError, DataError
+from modalign.objectives import DPO, KTO, SFT, Objective
+from modalign.training import Trainer, TrainingConfig
+from modalign_text.multimodal.cases import answer, in_prompt, in_responses, loaded, medium, message
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("families")
+
+
+def pairs(modality: str) -> list[Comparison]:
+    """Two pairs with a medium in the prompt, one without any, one whose responses show two."""
+    bare = Comparison.pair([message("user", "hello")], answer("hi"), answer("go away now"))
+    return [in_prompt(modality, 0), bare, in_responses(modality), in_prompt(modality, 5)]
+
+
+def train(
+    model: modalign.Model, objective: Objective, data: list[Comparison], folder: Path, **settings: object
+) -> list[dict[str, float]]:
+    config = TrainingConfig.model_validate(
+        {"output_dir": folder, "max_steps": 2, "per_device_train_batch_size": len(data), "learning_rate": 1e-3}
+        | settings
+    )
+    Trainer(model=model, objective=objective, data=data, config=config).train()
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("family", "modality", "settings"),
+    [
+        ("llava", "image", {}),  # the projector trains, the tower behind it does not
+        ("llava", "image", {"adapter": AdapterConfig(r=2)}),
+        ("llava", "image", {"freeze": ("encoders", "connectors")}),
+        ("smolvlm", "image", {}),
+        ("qwen2_5_vl", "image", {}),
+        ("qwen2_5_vl", "video", {"adapter": AdapterConfig(r=2)}),
+        ("qwen2_audio", "audio", {}),
+        ("qwen3_omni_moe_thinker", "video", {}),
+    ],
+)
+def test_a_frozen_tower_sees_each_medium_once_a_step(
+    family: str, modality: str, settings: dict[str, object], folder: Path, tmp_path: Path
+) -> None:
+    model = loaded(folder, family, **settings)
+    rows = train(model, DPO(), pairs(modality), tmp_path / "run")
+    # 2 media in prompts and 2 in responses: for policy and reference, chosen and rejected, 4 passes and no more
+    assert [row[f"encoder/{modality}/passes"] for row in rows[:2]] == [4.0, 4.0]
+    assert rows[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert rows[1]["loss"] < rows[0]["loss"]
+
+
+def test_a_tower_that_trains_runs_for_policy_and_reference(folder: Path, tmp_path: Path) -> None:
+    rows = train(loaded(folder, "llava", freeze=()), DPO(), pairs("image"), tmp_path / "run")
+    assert rows[0]["encoder/image/passes"] == 8.0
+    assert rows[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
+
+
+def test_statistics_of_a_step_in_pieces_see_each_medium_once(folder: Path, tmp_path: Path) -> None:
+    rows = train(
+        loaded(folder, "llava"),
+        KTO(),
+        pairs("image"),
+        tmp_path / "run",
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=2,
+    )
+    # in two micro-batches, each gone through for z0 and again for the loss, with mismatched responses beside
+    assert rows[0]["encoder/image/passes"] == 4.0
+    assert rows[0]["loss"] == pytest.approx(0.5, abs=1e-6)
+
+
+def test_what_is_frozen_does_not_move_and_the_rest_does(folder: Path, tmp_path: Path) -> None:
+    model = loaded(folder, "llava", freeze=("encoders", "backbone"))
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    train(model, DPO(), pairs("image"), tmp_path / "run")
+    moved = {name for name, value in model.named_parameters() if not torch.equal(value, before[name])}
+    assert any("multi_modal_projector" in name for name in moved)
+    assert not any("vision_tower" in name or name.startswith("backbone") for name in moved)
+
+
+def test_a_part_that_is_not_there_cannot_be_frozen(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no part 'tower'.*parts: encoders, connectors"):
+        loaded(folder, "llava", freeze=("tower",))
+
+
+@pytest.mark.parametrize("family", ["llava", "qwen2_5_vl"])
+def test_a_trained_model_comes_back_for_us_and_for_transformers(family: str, folder: Path, tmp_path: Path) -> None:
+    model = loaded(folder, family)
+    data = pairs("image")
+    train(model, SFT(), data, tmp_path / "run")
+    again = modalign.load(tmp_path / "run/final")
+    prompt = in_prompt("image").prompt
+    assert again.generate([prompt], max_new_tokens=6) == model.generate([prompt], max_new_tokens=6)
+    library = AutoModelForMultimodalLM.from_pretrained(tmp_path / "run/final")
+    AutoProcessor.from_pretrained(tmp_path / "run/final")
+    for name, value in library.state_dict().items():
+        torch.testing.assert_close(value, model.assembly.library.state_dict()[name], rtol=0, atol=0)
+
+
+def test_adapters_come_back_on_their_base(folder: Path, tmp_path: Path) -> None:
+    model = loaded(folder, "qwen2_5_vl", adapter=AdapterConfig(r=2))
+    assert not any("lora" in name for name, _ in model.encoders.named_parameters())
+    train(model, DPO(), pairs("image"), tmp_path / "run")
+    again = modalign.load(tmp_path / "run/final")
+    prompt = in_prompt("image").prompt
+    assert again.generate([prompt], max_new_tokens=6) == model.generate([prompt], max_new_tokens=6)
+
+
+def test_a_medium_no_tower_takes_is_refused_before_training(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"this model takes no audio.*it takes image, text"):
+        train(loaded(folder, "llava"), DPO(), [in_prompt("audio")], tmp_path / "run")
+
+
+def test_settings_of_a_medium_no_tower_takes_are_refused_at_load(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="LlavaForConditionalGeneration takes no audio"):
+        loaded(folder, "llava", media={"audio": {}})
+    with pytest.raises(ConfigError, match=r"model\.media\.image\.widht"):
+        loaded(folder, "llava", media={"image": {"widht": 3}})
+
+
+def test_a_prompt_cut_to_length_loses_media_whole(folder: Path) -> None:
+    preparer = loaded(folder, "llava").assembly.preparer
+    pair = Comparison.pair(
+        [message("user", "a long beginning, then ", medium("image"), " and what is it?")], answer("a"), answer("b")
+    )
+    whole = preparer.encode(pair)
+    for length in range(24, len(whole[0].tokens)):
+        for one in preparer.encode(pair, max_length=length, truncate="prompt"):
+            assert len(one.tokens) <= length
+            assert sum(slot.stop - slot.start for slot in one.slots) in (0, 16)
+            assert set(one.media) == {slot.digest for slot in one.slots}

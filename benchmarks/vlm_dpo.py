@@ -27,9 +27,14 @@ from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from PIL import Image
+
+from modalign.assembler import Sample, assemble
+from modalign.comparison import Comparison
+from modalign.model import Model
 
 BETA = 0.1
 AGREE = 1e-4  #: how far losses of variants may differ
@@ -92,8 +97,8 @@ def save_models(run: Run) -> None:
         config = transformers.LlavaConfig(
             vision_config=vision,
             text_config=transformers.LlamaConfig(**text),
-            image_token_id=tiny.config.image_token_id,
         )
+        config.image_token_id = tiny.config.image_token_id
         model = transformers.LlavaForConditionalGeneration(config)
         processor.image_processor.size = {"shortest_edge": SIDE}
         processor.image_processor.crop_size = {"height": SIDE, "width": SIDE}
@@ -128,7 +133,9 @@ def save_models(run: Run) -> None:
         processor.save_pretrained(run.folder / name)
         with torch.no_grad():
             # towers and projectors stay the same ones: what is frozen is the same for policy and reference
-            for parameter in (*model.get_decoder().parameters(), *model.get_output_embeddings().parameters()):
+            head = model.get_output_embeddings()
+            assert head is not None
+            for parameter in (*model.get_decoder().parameters(), *head.parameters()):
                 parameter.add_(0.02 * parameter.std().nan_to_num() * torch.randn_like(parameter))
 
 
@@ -188,7 +195,7 @@ def trl_step(run: Run, *, compact: bool) -> Step:
     model.train()
     trains = [value for value in model.parameters() if value.requires_grad]
     optimizer = torch.optim.AdamW(trains, lr=1e-5)
-    inputs = dict(trainer.data_collator(list(trainer.train_dataset)))
+    inputs = dict(trainer.data_collator(cast("list[dict[str, object]]", list(trainer.train_dataset))))
     stock = vars(utils)["_use_triton"]
 
     def step() -> float:
@@ -211,9 +218,9 @@ def our_step(run: Run, variant: str, keep: ExitStack) -> tuple[Step, Callable[[]
     from accelerate import Accelerator
 
     import modalign
-    from modalign.assembler import assemble
     from modalign.draws import Draws
     from modalign.features import FeatureCache
+    from modalign.freezing import freeze
     from modalign.objectives import DPO
     from modalign.training.reference import FrozenCopy, Policy, score_roles
 
@@ -224,9 +231,7 @@ def our_step(run: Run, variant: str, keep: ExitStack) -> tuple[Step, Callable[[]
         model.encoders.requires_grad_(True)  # or the copy would share the frozen tower
     copied = FrozenCopy(policy)
     if repeated:
-        for encoder in model.encoders.values():
-            for tower in encoder.parts()[0]:
-                tower.requires_grad_(False)
+        freeze(model, None)
     if variant == "cached":
         model.encoders.requires_grad_(False)  # projectors as well: features behind them are what is stored
         model.memo.cache = FeatureCache(run.folder / "features")
@@ -259,10 +264,8 @@ def our_step(run: Run, variant: str, keep: ExitStack) -> tuple[Step, Callable[[]
     return step, lambda: model.memo.take()["image"]
 
 
-def _sample(comparison: object, model: object, *, repeated: bool) -> object:
+def _sample(comparison: Comparison, model: Model, *, repeated: bool) -> Sample:
     """The comparison encoded; repeated, every response brings its pictures under a name of its own."""
-    from modalign.assembler import Sample
-
     encoded = model.assembly.preparer.encode(comparison)
     if repeated:
         encoded = tuple(
@@ -343,9 +346,8 @@ def main() -> None:
             memories[variant] = json.loads(done.stdout.splitlines()[-1])
         times = measure(run, options.rounds)
     print(f"torch {torch.__version__}, {options.threads} thread(s), {run.family}, {run.responses} responses")
-    print(
-        f"{'variant':10} {'loss':>10} {'passes':>7} {'CPU s':>7} {'steps/s':>8} {'x repeated':>11} {'x trl':>6} {'over base MB':>13}"
-    )
+    columns = ("loss", 10), ("passes", 7), ("CPU s", 7), ("steps/s", 8), ("x repeated", 11), ("x trl", 6)
+    print("variant   ", *(f"{name:>{width}}" for name, width in columns), "over base MB")
     for variant in run.variants:
         seconds = statistics.median(times[variant])
         over, fair = (_over(times, peer, variant) for peer in ("repeated", "trl"))

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from types import MappingProxyType
 from typing import final
 
 import torch
 from torch import Tensor
 
 from modalign.draws import DrawKey
+from modalign.frozen import empty
 from modalign.layout import Layout
 from modalign.scores import UnitKind
-
-_EMPTY: Mapping[str, object] = MappingProxyType({})
 
 
 @final
@@ -38,7 +36,7 @@ class Medium:
     cost: int = 0
     cacheable: bool = True
     digest: str = ""
-    extra: Mapping[str, object] = field(default_factory=lambda: _EMPTY)
+    extra: Mapping[str, object] = field(default_factory=empty)
 
     def to(self, device: torch.device | str) -> Medium:
         """The same medium on another device."""
@@ -126,8 +124,8 @@ class Targets:
     margins: Tensor | None = None
     labels: Tensor | None = None
     mismatched: Tensor | None = None
-    rewards: Mapping[str, Tensor] = field(default_factory=lambda: MappingProxyType({}))
-    preferences: Mapping[str, Tensor] = field(default_factory=lambda: MappingProxyType({}))
+    rewards: Mapping[str, Tensor] = field(default_factory=empty)
+    preferences: Mapping[str, Tensor] = field(default_factory=empty)
 
 
 @final
@@ -155,9 +153,9 @@ class Batch:
     targets: Targets
     ids: tuple[str, ...] = ()
     slots: tuple[Slot, ...] = ()
-    media: Mapping[str, Medium] = field(default_factory=lambda: MappingProxyType({}))
+    media: Mapping[str, Medium] = field(default_factory=empty)
     positions: Tensor | None = None
-    features: Mapping[str, Tensor] = field(default_factory=lambda: MappingProxyType({}))
+    features: Mapping[str, Tensor] = field(default_factory=empty)
 
     @property
     def responses(self) -> int:

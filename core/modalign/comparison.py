@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import Literal, final
 
 from modalign.content import Fact, Message, Response
+from modalign.frozen import empty
 
 Kind = Literal["pair", "unpaired", "group", "prompt"]
 
@@ -58,11 +58,11 @@ class Comparison:
     responses: tuple[Response, ...]
     kind: Kind
     margin: float | None = None
-    preferences: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    preferences: Mapping[str, float] = field(default_factory=empty)
     weight: float = 1.0
     id: str | None = None
     origin: Origin | None = None
-    facts: Mapping[str, Fact] = field(default_factory=lambda: MappingProxyType({}))
+    facts: Mapping[str, Fact] = field(default_factory=empty)
 
     def __post_init__(self) -> None:
         least, most = _COUNTS[self.kind]

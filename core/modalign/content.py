@@ -7,13 +7,13 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from types import MappingProxyType
 from typing import TypeAlias, final
 
 import torch
 from torch import Tensor
 
 from modalign.files import File
+from modalign.frozen import empty
 
 Fact: TypeAlias = str | float | bool
 
@@ -58,7 +58,7 @@ class Part:
 
     modality: str
     value: str | bytes | File | Tensor
-    facts: Mapping[str, Fact] = field(default_factory=lambda: MappingProxyType({}))
+    facts: Mapping[str, Fact] = field(default_factory=empty)
 
     @cached_property
     def digest(self) -> str:
@@ -88,7 +88,7 @@ class Message:
 
     role: str
     parts: tuple[Part, ...]
-    extra: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+    extra: Mapping[str, object] = field(default_factory=empty)
 
     @property
     def scored(self) -> bool:
@@ -128,11 +128,11 @@ class Response:
     messages: tuple[Message, ...]
     label: bool | None = None
     reward: float | None = None
-    scores: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    scores: Mapping[str, float] = field(default_factory=empty)
     critique: str | None = None
     refinement: str | None = None
-    feedback: Mapping[str, Feedback] = field(default_factory=lambda: MappingProxyType({}))
-    facts: Mapping[str, Fact] = field(default_factory=lambda: MappingProxyType({}))
+    feedback: Mapping[str, Feedback] = field(default_factory=empty)
+    facts: Mapping[str, Fact] = field(default_factory=empty)
 
     def segments(self) -> Iterator[Part]:
         """The parts that are scored, in order."""

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Self, final
 
 import torch
@@ -22,6 +21,7 @@ from modalign.config import Config
 from modalign.content import Message, Part, Response
 from modalign.draws import Draws
 from modalign.errors import ModelError
+from modalign.frozen import empty
 from modalign.scores import UnitKind, Units
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Content:
     rate: float | None = None
     times: tuple[float, ...] = ()
     seconds: float | None = None
-    tracks: Mapping[str, Content] = field(default_factory=lambda: MappingProxyType({}))
+    tracks: Mapping[str, Content] = field(default_factory=empty)
 
 
 class MediaSettings(Config):
@@ -177,9 +177,9 @@ class Encoded:
     prompt: int
     segments: tuple[EncodedSegment, ...] = ()
     slots: tuple[EncodedSlot, ...] = ()
-    media: Mapping[str, Medium] = field(default_factory=lambda: MappingProxyType({}))
+    media: Mapping[str, Medium] = field(default_factory=empty)
     positions: Tensor | None = None
-    features: Mapping[str, Tensor] = field(default_factory=lambda: MappingProxyType({}))
+    features: Mapping[str, Tensor] = field(default_factory=empty)
 
 
 class Preparer(ABC):
@@ -217,7 +217,7 @@ class Encoder(nn.Module, ABC):
     modality: str
     width: int
     rate: float | None = None
-    facts: Mapping[str, object] = MappingProxyType({})
+    facts: Mapping[str, object] = empty()
     memo: Memo | None = None
 
     @classmethod
@@ -260,7 +260,7 @@ class Connector(nn.Module, ABC):
     @classmethod
     def make(cls, width: int, out: int, **options: object) -> Self:
         """A fresh connector from embeddings of ``width`` to states of ``out``."""
-        return cls(width, out, **options)  # pyright: ignore[reportCallIssue]
+        return cls(width, out, **options)
 
     def length(self, cost: int) -> int:
         """How many embeddings it makes of ``cost``; only a query connector changes their number."""

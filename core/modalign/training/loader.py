@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from multiprocessing.reduction import ForkingPickler
-from types import MappingProxyType, TracebackType
+from types import TracebackType
 from typing import Protocol, Self, cast, final, runtime_checkable
 
 import torch
@@ -16,14 +15,6 @@ from modalign.batch import Batch
 from modalign.errors import ModalignError, ResourceError
 from modalign.objectives.base import Objective
 from modalign.training.plan import Pick, Plan
-
-
-def _thaw(proxy: Mapping[str, object]) -> tuple[type[dict[str, object]], tuple[dict[str, object]]]:
-    return dict, (dict(proxy),)
-
-
-# batches cross from a worker with the empty, frozen mappings that are defaults of core's dataclasses
-ForkingPickler.register(MappingProxyType, _thaw)
 
 
 @runtime_checkable

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, final
+from typing import Final, cast, final
 
 from transformers import PretrainedConfig
 from transformers.models.auto.modeling_auto import (
@@ -90,7 +90,9 @@ def causal(config: Mapping[str, object]) -> bool:
 def multimodal(config: Mapping[str, object]) -> bool:
     """Whether a config.json is of a model that reads media beside text, by transformers' own mapping."""
     # one that is listed as both is loaded whole: its towers are in the checkpoint
-    return bool(config.get("architectures")) and _known(config, MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES)
+    return bool(config.get("architectures")) and _known(
+        config, cast("Mapping[str, object]", MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES)
+    )
 
 
 def _known(config: Mapping[str, object], mapping: Mapping[str, object]) -> bool:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, cast, final
+from typing import cast, final
 
 import torch
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.auto.auto_factory import _BaseAutoModelClass
 
 from modalign.config import ModelConfig
 from modalign.errors import CheckpointError, ConfigError, ModelError
@@ -78,26 +79,15 @@ class CausalLMLoader(Loader):
         )
 
 
-class Loads(Protocol):
-    """One of transformers' automatic classes."""
-
-    @classmethod
-    def from_pretrained(cls, place: str, /, **settings: object) -> object:
-        """What is saved there."""
-        ...
-
-
-def load_library(source: Source, config: ModelConfig, automatic_class: Loads) -> PreTrainedModel:
+def load_library(source: Source, config: ModelConfig, automatic: type[_BaseAutoModelClass]) -> PreTrainedModel:
     """The checkpoint as transformers knows it: the one place where weights are read."""
     here = Path(source.base).is_dir()
-    automatic = (
-        "auto" if torch.cuda.is_available() else torch.float32
-    )  # bf16 matmuls on a CPU are a hundred times slower
+    dtype = "auto" if torch.cuda.is_available() else torch.float32  # bf16 matmuls on a CPU are a hundred times slower
     attention = {} if config.attn_implementation is None else {"attn_implementation": config.attn_implementation}
     try:
-        loaded = automatic_class.from_pretrained(
+        loaded = automatic.from_pretrained(
             source.base,
-            dtype=automatic if config.dtype == "auto" else getattr(torch, config.dtype),
+            dtype=dtype if config.dtype == "auto" else getattr(torch, config.dtype),
             revision=None if here else config.revision,
             trust_remote_code=config.trust_remote_code,
             local_files_only=here,

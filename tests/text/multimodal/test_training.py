@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from modalign.config import AdapterConfig
 from modalign.errors import ConfigError, DataError
 from modalign.objectives import DPO, KTO, SFT, Objective
 from modalign.training import Trainer, TrainingConfig
+from modalign_text.multimodal.assembly import MultimodalAssembly
 from modalign_text.multimodal.cases import answer, in_prompt, in_responses, loaded, medium, message
 
 
@@ -107,8 +109,9 @@ def test_a_trained_model_comes_back_for_us_and_for_transformers(family: str, fol
     assert again.generate([prompt], max_new_tokens=6) == model.generate([prompt], max_new_tokens=6)
     library = AutoModelForMultimodalLM.from_pretrained(tmp_path / "run/final")
     AutoProcessor.from_pretrained(tmp_path / "run/final")
+    trained = cast(MultimodalAssembly, model.assembly).library.state_dict()
     for name, value in library.state_dict().items():
-        torch.testing.assert_close(value, model.assembly.library.state_dict()[name], rtol=0, atol=0)
+        torch.testing.assert_close(value, trained[name], rtol=0, atol=0)
 
 
 def test_adapters_come_back_on_their_base(folder: Path, tmp_path: Path) -> None:

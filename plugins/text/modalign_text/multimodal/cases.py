@@ -44,7 +44,7 @@ def medium(modality: str, seed: int = 0) -> Part:
         case "audio":
             return Part(
                 modality=modality,
-                value=(0.2 * torch.randn(1, 12_000 + 800 * seed, generator=made)).clamp(-1, 1),
+                value=(0.2 * torch.randn(1, 12_000 + 400 * seed, generator=made)).clamp(-1, 1),
                 facts={"sampling_rate": 16_000.0},
             )
         case "video":

@@ -44,6 +44,10 @@ _ORDINARY: Final = frozenset(
 _DEEP: Final = ("visual_pos_masks", "deepstack_visual_embeds")
 
 
+class NotInSequence(ModelError):
+    """A family whose media are not embeddings in the sequence: its decoder looks at them in another way."""
+
+
 @final
 class TowerEncoder(Encoder):
     """Media of one modality through the towers and projectors of a checkpoint.
@@ -161,7 +165,7 @@ class TowerEncoder(Encoder):
             name: (value.to(device, dtype) if value.is_floating_point() else value.to(device))
             for name, value in self._writer.laid(media).items()
         }
-        types = torch.tensor(self._writer.processor.create_mm_token_type_ids(ids.tolist()), device=device)
+        types = self._writer.types(ids.tolist()).to(device)
         given: dict[str, object] = {
             "input_ids": ids,
             "attention_mask": torch.ones_like(ids),
@@ -278,7 +282,7 @@ def _call(library: PreTrainedModel, **arguments: object) -> None:
         cast("Callable[..., object]", library)(**arguments)
     except _Reached:
         return
-    raise ModelError("this family does not give its media to its decoder", got=type(library).__name__)
+    raise NotInSequence("this family does not give its media to its decoder", got=type(library).__name__)
 
 
 def _embeddings(caught: Mapping[str, object], family: str) -> Tensor:
@@ -288,8 +292,8 @@ def _embeddings(caught: Mapping[str, object], family: str) -> Tensor:
     )
     inputs = caught.get("inputs_embeds")
     if more or not isinstance(inputs, Tensor):
-        raise ModelError(
-            "this family gives its decoder more than embeddings, which cannot be shared between responses yet",
+        raise NotInSequence(
+            "this family gives its decoder more than embeddings",
             got=f"{family}: {', '.join(more) or 'no embeddings'}",
             fix="use a family that puts media into the sequence (docs/media.md lists those that were tried)",
         )

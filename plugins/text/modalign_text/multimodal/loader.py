@@ -23,15 +23,16 @@ from transformers import (
 )
 
 from modalign.assembler import Sample, assemble
+from modalign.batch import Medium
 from modalign.comparison import Comparison
 from modalign.config import ModelConfig
 from modalign.content import Message, Part, Response
-from modalign.errors import ConfigError, ModelError, PluginError
+from modalign.errors import ConfigError, DataError, ModelError, PluginError
 from modalign.freezing import freeze
 from modalign.heads.storage import load_heads
 from modalign.model import Model
 from modalign.registry import registry
-from modalign.roles import Content, Encoded, MediaSettings
+from modalign.roles import Backbone, Content, Encoded, Encoder, MediaSettings
 from modalign_text import probe
 from modalign_text.backbone import CausalLMBackbone
 from modalign_text.config import Source
@@ -39,8 +40,9 @@ from modalign_text.decoder import TextDecoder
 from modalign_text.loader import chat_template, check_tokenizer, load_adapters, load_library, recompute
 from modalign_text.logits import postprocessing
 from modalign_text.multimodal.assembly import MultimodalAssembly, saved_media
-from modalign_text.multimodal.encoder import TowerEncoder, towers_of
+from modalign_text.multimodal.encoder import NotInSequence, TowerEncoder, towers_of
 from modalign_text.multimodal.processing import ProcessorWriter
+from modalign_text.multimodal.whole import RowEncoder, RowWriter, WholeBackbone
 from modalign_text.preparer import ChatPreparer
 from modalign_text.tokens import Tokeniser
 
@@ -61,32 +63,59 @@ def load_multimodal(source: Source, config: ModelConfig) -> Model:
         )
     library = load_library(source, config, AutoModelForMultimodalLM)
     processor = load_processor(source, config, library)
-    writer = ProcessorWriter(library, processor, media_settings(library, processor, source, config))
-    preparer = ChatPreparer(writer.tokenizer, template=writer.template, media=writer)
-    backbone = CausalLMBackbone(library)
-    logits = postprocessing(library)
-    probe.decide(backbone, config.sharing)
+    settings = media_settings(library, processor, source, config)
     towers = towers_of(library)
-    shared = nn.ModuleDict(towers)
-    encoders = {name: TowerEncoder(library, name, writer, shared) for name in sorted(writer.takes)}
-    prove(library, backbone, encoders, writer)
+    logits = postprocessing(library)
+    try:
+        writer, backbone, encoders = _apart(library, processor, settings, config)
+    except NotInSequence as error:
+        if config.sharing in ("split", "mask"):
+            raise
+        writer, backbone, encoders = _whole(library, processor, settings, error)
+    preparer = ChatPreparer(writer.tokenizer, template=writer.template, media=writer)
     outside = [name for name, module in library.named_modules() if any(module is one for one in towers.values())]
     adapters = load_adapters(library, source, config, outside=outside)
     if config.gradient_checkpointing:
         recompute(library)
+    head = cast(nn.Module, library.get_output_embeddings())  # after adapters: they may have wrapped it
     model = Model(
         assembly=MultimodalAssembly(library, preparer, writer, adapters),
         backbone=backbone,
         encoders=encoders,
-        decoders={
-            "text": TextDecoder(
-                cast(nn.Module, library.get_output_embeddings()), scale=logits.scale, softcap=logits.softcap
-            )
-        },
+        decoders={"text": TextDecoder(head, scale=logits.scale, softcap=logits.softcap)},
         heads={} if source.folder is None else load_heads(source.folder, backbone.width),
     )
     freeze(model, config.freeze)
     return model
+
+
+_Parts = tuple[ProcessorWriter, Backbone, dict[str, Encoder]]
+
+
+def _apart(
+    library: PreTrainedModel, processor: ProcessorMixin, settings: Mapping[str, MediaSettings], config: ModelConfig
+) -> _Parts:
+    """Towers and language model of their own, proven to give what the whole gives."""
+    writer = ProcessorWriter(library, processor, settings)
+    backbone = CausalLMBackbone(library)
+    towers = nn.ModuleDict(towers_of(library))
+    encoders = {name: TowerEncoder(library, name, writer, towers) for name in sorted(writer.takes)}
+    for name, encoder in encoders.items():  # before anything is changed: a family may turn out to be of another kind
+        encoder.learn(_tried(writer, name, encoder.rate)[1])
+    probe.decide(backbone, config.sharing)
+    prove(library, backbone, encoders, writer)
+    return writer, backbone, dict(encoders)
+
+
+def _whole(
+    library: PreTrainedModel, processor: ProcessorMixin, settings: Mapping[str, MediaSettings], why: ModelError
+) -> _Parts:
+    """The whole model for every row: the decoder of this family looks at media itself."""
+    writer = RowWriter(library, processor, settings)
+    towers = nn.ModuleDict(towers_of(library))
+    encoders: dict[str, Encoder] = {name: RowEncoder(library, name, writer, towers) for name in sorted(writer.takes)}
+    _LOG.info("responses get rows of their own, and towers run for each: %s (%s)", why.what, why.got)
+    return writer, WholeBackbone(library, f"{why.what}: {why.got}"), encoders
 
 
 def load_processor(source: Source, config: ModelConfig, library: PreTrainedModel) -> ProcessorMixin:
@@ -177,11 +206,9 @@ def prove(
 ) -> None:
     """Raise where the parts, put together, do not give what the whole model gives for a row with each medium."""
     for name, encoder in encoders.items():
-        part = Part(modality=name, value=torch.zeros(1))
-        medium, written = writer.try_out(part, _sample(name, encoder.rate))
-        encoder.learn(medium)
-        one = _row(part, written, writer)
-        wanted = _whole(library, one, writer)
+        part, medium = _tried(writer, name, encoder.rate)
+        one = _row(part, writer)
+        wanted = _states(library, one, writer)
         batch = assemble([_lone(one)], share=False)
         found = backbone(batch.to(backbone_device(backbone)), {part.digest: encoder([medium])[0]})
         error = float((found - wanted).abs().amax() / wanted.abs().amax())
@@ -192,6 +219,19 @@ def prove(
                 fix="use another family (docs/media.md lists those that were tried), and please tell us",
             )
     _LOG.info("the towers for %s give what the whole model gives", ", ".join(encoders) or "nothing")
+
+
+def _tried(writer: ProcessorWriter, name: str, rate: float | None) -> tuple[Part, Medium]:
+    """A medium of noise, as the processor prepares it."""
+    part = Part(modality=name, value=torch.zeros(1))
+    try:
+        return part, writer.try_out(part, _sample(name, rate))[0]
+    except DataError as error:
+        raise ModelError(
+            f"the processor of this checkpoint cannot prepare {name}",
+            got=error.got,
+            fix="run `modalign doctor`; if all is well there, this family is not supported yet",
+        ) from error
 
 
 def backbone_device(backbone: CausalLMBackbone) -> torch.device:
@@ -215,7 +255,7 @@ def _sample(modality: str, rate: float | None) -> Content:
             )
 
 
-def _row(part: Part, written: str, writer: ProcessorWriter) -> Encoded:
+def _row(part: Part, writer: ProcessorWriter) -> Encoded:
     tokeniser = Tokeniser(writer.tokenizer)
     expansion = writer.expand(f"a b {writer.placeholder(part.modality)} c d", [part])
     tokens = tokeniser.read(expansion.text)
@@ -229,7 +269,7 @@ def _lone(one: Encoded) -> Sample:
     return Sample(comparison=Comparison.unpaired((), said), encoded=(one,), own=1)
 
 
-def _whole(library: PreTrainedModel, one: Encoded, writer: ProcessorWriter) -> Tensor:
+def _states(library: PreTrainedModel, one: Encoded, writer: ProcessorWriter) -> Tensor:
     """States ``1 n d`` of the model as transformers runs it."""
     device = next(library.parameters()).device
     states: list[Tensor] = []

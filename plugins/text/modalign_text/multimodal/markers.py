@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import cast, final
 
 from tokenizers import AddedToken
-from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from modalign.batch import Medium
@@ -40,7 +39,8 @@ class MarkerWriter(MediaWriter):
         self.takes = frozenset(encoders)
         self.settings = settings
         self.tokenizer = copy.deepcopy(tokenizer)
-        self.tokenizer.add_tokens([AddedToken(_marker(name), special=True, normalized=False) for name in encoders])
+        markers = [AddedToken(_marker(name), special=True, normalized=False) for name in encoders]
+        self.tokenizer.add_tokens(cast("list[str]", markers))  # its own AddedToken is the same class by another path
         ids = {name: cast(int, self.tokenizer.convert_tokens_to_ids(_marker(name))) for name in encoders}
         self._held = frozenset(ids.values())
         stands = next((one for one in (tokenizer.pad_token_id, tokenizer.eos_token_id) if isinstance(one, int)), 0)
@@ -93,18 +93,6 @@ class MarkerWriter(MediaWriter):
         medium = encoder.prepare(content)
         connector = self._connectors.get(part.modality)
         return medium if connector is None else replace(medium, cost=connector.length(medium.cost))
-
-    def __getstate__(self) -> dict[str, object]:
-        # a worker process prepares media, and has no use for their weights
-        light = {name: _without_weights(encoder) for name, encoder in self._encoders.items()}
-        return {**self.__dict__, "_encoders": light}
-
-
-def _without_weights(encoder: Encoder) -> Encoder:
-    """The same encoder on no device: it prepares, and cannot encode."""
-    bare = {id(value): nn.Parameter(value.to("meta"), requires_grad=False) for value in encoder.parameters()}
-    bare |= {id(value): value.to("meta") for value in encoder.buffers()}  # pyright: ignore[reportAssignmentType]
-    return copy.deepcopy(encoder, cast("dict[int, object]", bare))
 
 
 def _marker(modality: str) -> str:

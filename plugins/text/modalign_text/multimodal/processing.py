@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Final, cast, final
+from typing import Final, cast
 
 import torch
 from torch import Tensor
@@ -26,16 +26,15 @@ from modalign_text.media import Expansion, MediaWriter, Span, ordered
 from modalign_text.multimodal.keeping import Kept
 
 #: of each modality: the processor's argument, and the argument of `get_text_with_replacements`
-_ARGUMENTS: Final[Mapping[str, tuple[str, str]]] = {
+ARGUMENTS: Final[Mapping[str, tuple[str, str]]] = {
     "image": ("images", "images_replacements"),
     "video": ("videos", "videos_replacements"),
     "audio": ("audio", "audio_replacements"),
 }
 #: what a processor says of tokens and not of media
-_OF_TOKENS: Final = frozenset({"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"})
+OF_TOKENS: Final = frozenset({"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"})
 
 
-@final
 class ProcessorWriter(MediaWriter):
     """Media as a checkpoint's processor prepares and writes them.
 
@@ -55,8 +54,7 @@ class ProcessorWriter(MediaWriter):
         self.processor = processor
         self.settings = settings
         self.takes = frozenset(settings)
-        named = {name: getattr(processor, f"{name}_token_ids", None) or [] for name in _ARGUMENTS}
-        self._held = frozenset(int(one) for ids in named.values() for one in ids if one is not None)
+        self._held = _placeholders(library, processor)
         self._skeleton = skeleton(library)
         self._tokens = frozenset(_names(self._skeleton))
         self._media: Kept[tuple[Medium, str]] = Kept()
@@ -100,7 +98,7 @@ class ProcessorWriter(MediaWriter):
         by_modality: dict[str, list[Part]] = {}
         for part in parts:
             by_modality.setdefault(part.modality, []).append(part)
-        for name in _ARGUMENTS:
+        for name in ARGUMENTS:
             found = text.count(self.placeholder(name)) if name in self.takes else 0
             if (wanted := len(by_modality.get(name, ()))) != found:
                 raise DataError(
@@ -111,11 +109,11 @@ class ProcessorWriter(MediaWriter):
                 )
         if not parts:
             return Expansion(text=text)
-        written = {_ARGUMENTS[name][1]: [self._prepared(one)[1] for one in own] for name, own in by_modality.items()}
+        written = {ARGUMENTS[name][1]: [self._prepared(one)[1] for one in own] for name, own in by_modality.items()}
         texts, offsets = self.processor.get_text_with_replacements([text], **written)
         left = {name: iter(own) for name, own in by_modality.items()}
         spans: list[Span] = []
-        for one in offsets[0]:
+        for one in cast("list[Mapping[str, object]]", offsets[0]):
             old, new = cast("tuple[int, int]", one["span"]), cast("tuple[int, int]", one["new_span"])
             spans.append(Span(part=next(left[str(one["type"])]), old=old, start=new[0], stop=new[1]))
         return Expansion(text=texts[0], spans=tuple(spans))
@@ -124,7 +122,7 @@ class ProcessorWriter(MediaWriter):
         if not one.slots:
             return one
         ids = torch.tensor([one.tokens])
-        types = torch.tensor(self.processor.create_mm_token_type_ids([list(one.tokens)]))
+        types = self.types([one.tokens])
         media = [one.media[digest] for digests in order.values() for digest in digests]
         given: dict[str, object] = {**self.laid(media), "mm_token_type_ids": types}
         positions = positions_of(self._skeleton, ids, given)
@@ -154,7 +152,7 @@ class ProcessorWriter(MediaWriter):
         """What the whole model is called with for one sequence: its tokens, and the tensors of its media."""
         ids = torch.tensor([one.tokens], device=device)
         digests = [digest for own in ordered(one).values() for digest in own]
-        types = torch.tensor(self.processor.create_mm_token_type_ids([list(one.tokens)]), device=device)
+        types = self.types([one.tokens]).to(device)
         known = inspect.signature(type(library).forward).parameters
         typed = {name: types for name in ("token_type_ids", "mm_token_type_ids") if name in known}
         dtype = cast(torch.dtype, library.dtype)
@@ -164,6 +162,11 @@ class ProcessorWriter(MediaWriter):
         }
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids), **typed, **tensors}
 
+    def types(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """The modality of each token as transformers numbers them, ``r n``: 0 is text."""
+        # the common function: some processors have one of that name that counts images instead
+        return torch.tensor(ProcessorMixin.create_mm_token_type_ids(self.processor, [list(row) for row in rows]))
+
     def prepare(self, content: Content) -> Medium:
         """A decoded medium as its encoder reads it."""
         return self._process(content)[0]
@@ -171,16 +174,16 @@ class ProcessorWriter(MediaWriter):
     def _process(self, content: Content) -> tuple[Medium, str]:
         name = content.modality
         token = self.placeholder(name)
-        given, settings = _arguments(content)
+        given, settings = given_of(content)
         try:
             found = cast(
                 BatchFeature,
-                self.processor(
+                cast("Callable[..., object]", self.processor)(
                     text=[token],
                     return_tensors="pt",
                     return_text_replacement_offsets=True,
                     add_special_tokens=False,
-                    **{_ARGUMENTS[name][0]: [given], **settings},
+                    **{ARGUMENTS[name][0]: [given], **settings},
                 ),
             )
         except (ValueError, TypeError, RuntimeError, IndexError, ZeroDivisionError) as error:
@@ -190,20 +193,42 @@ class ProcessorWriter(MediaWriter):
                 got=f"{tuple(content.tensor.shape)}: {' '.join(str(error).split())[:300]}",
                 fix="remove the row, or change how it is decoded (model.media)",
             ) from error
-        (written,) = found.pop("text_replacement_offsets")[0]
+        offsets = cast("list[list[Mapping[str, object]]] | None", found.pop("text_replacement_offsets", None))
+        written = self._read_back(found) if offsets is None else str(offsets[0][0]["replacement"])
         placeholders = [int(one) for one in found["input_ids"][0] if int(one) in self._held]
-        tensors = {key: value for key, value in found.items() if key not in _OF_TOKENS and isinstance(value, Tensor)}
+        tensors = {key: value for key, value in found.items() if key not in OF_TOKENS and isinstance(value, Tensor)}
         medium = Medium(
             modality=name, tensors=tensors, cost=len(placeholders), extra={"placeholders": tuple(placeholders)}
         )
-        return medium, str(written["replacement"])
+        return medium, written
+
+    def _read_back(self, found: BatchFeature) -> str:
+        """What a processor wrote for the only medium of a text that is nothing else, where it does not say so."""
+        ids = [int(one) for one in found["input_ids"][0]]
+        text = cast(str, self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+        if list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) != ids:
+            raise ModelError(
+                "this processor does not say what it writes for a medium",
+                got=type(self.processor).__name__,
+                fix="use another family (docs/media.md lists those that were tried)",
+            )
+        return text
 
     def rate(self, modality: str) -> float | None:
         """Samples per second that the processor takes; None where it takes any."""
         if modality != "audio":
             return None
-        extractor = self.processor._audio_processor
-        return float(extractor.sampling_rate)
+        return float(getattr(self.processor._audio_processor, "sampling_rate"))  # noqa: B009 - typed as may be None
+
+
+def _placeholders(library: PreTrainedModel, processor: ProcessorMixin) -> frozenset[int]:
+    """The tokens whose embeddings media replace: those the model looks for, else those the processor writes."""
+    looked = (getattr(library.config, f"{name}_token_{end}", None) for name in ARGUMENTS for end in ("id", "index"))
+    found = frozenset(one for one in looked if isinstance(one, int))
+    if found:
+        return found
+    written = (getattr(processor, f"{name}_token_ids", None) or () for name in ARGUMENTS)
+    return frozenset(int(one) for ids in written for one in ids if one is not None)
 
 
 def skeleton(library: PreTrainedModel) -> PreTrainedModel:
@@ -244,7 +269,7 @@ def _filled(tensor: Tensor, sizes: Sequence[int]) -> Tensor:
     return whole
 
 
-def _arguments(content: Content) -> tuple[object, dict[str, object]]:
+def given_of(content: Content) -> tuple[object, dict[str, object]]:
     """What a processor is given for a medium, and the settings beside it."""
     match content.modality:
         case "audio":

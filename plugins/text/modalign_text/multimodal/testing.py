@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 import torch
 import transformers
@@ -15,6 +15,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast, ProcessorMixi
 from modalign_text.testing import END, PAD, START, TEXT, WINDOW, byte_tokenizer
 
 VOCABULARY: Final = 320
+
+_library: Any = transformers  # its generated signatures name less than its classes take
 
 #: ChatML, with whatever the family writes for a medium
 _TEMPLATE: Final = (
@@ -26,8 +28,8 @@ _TEMPLATE: Final = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 
-_Sizes = Mapping[str, object]
-_TEXT: Final[_Sizes] = MappingProxyType(
+_Sizes = Mapping[str, Any]  # keyword arguments of configs, each of its own type
+TEXT_SIZES: Final[_Sizes] = MappingProxyType(
     {
         "hidden_size": 32,
         "intermediate_size": 64,
@@ -43,11 +45,11 @@ _TEXT: Final[_Sizes] = MappingProxyType(
         "tie_word_embeddings": False,
     }
 )
-_VISION: Final[_Sizes] = MappingProxyType(
+VISION_SIZES: Final[_Sizes] = MappingProxyType(
     {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 )
 _QWEN_SIZE: Final[_Sizes] = MappingProxyType({"shortest_edge": 28 * 28, "longest_edge": 84 * 84})
-_MROPE: Final[_Sizes] = MappingProxyType(
+MROPE: Final[_Sizes] = MappingProxyType(
     {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}}
 )
 
@@ -55,14 +57,14 @@ _MROPE: Final[_Sizes] = MappingProxyType(
 def tiny_multimodal(folder: str | Path, family: str = "llava", *, seed: int = 0, scale: float = 1.0) -> Path:
     """Save a tiny random checkpoint of one family and its processor; returns the folder, ready for `modalign.load`.
 
-    family: a key of `MULTIMODAL`.
+    family: a key of `MULTIMODAL`, or of `further.FURTHER`.
     seed: of its weights; the caller's random state is untouched.
     scale: multiplies the matrices, so that what each token sees shows in the logits (4 for tests of attention).
     """
     folder = Path(folder)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU too
-        model, processor = MULTIMODAL[family]()
+        model, processor = (MULTIMODAL[family] if family in MULTIMODAL else _further(family))()
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.ndim > 1:
@@ -74,7 +76,13 @@ def tiny_multimodal(folder: str | Path, family: str = "llava", *, seed: int = 0,
     return folder
 
 
-def _tokenizer(media: Mapping[str, str], **named: str) -> PreTrainedTokenizerFast:
+def _further(family: str) -> Callable[[], _Made]:
+    from modalign_text.multimodal.further import FURTHER
+
+    return FURTHER[family]
+
+
+def make_tokenizer(media: Mapping[str, str], **named: str) -> PreTrainedTokenizerFast:
     """The bytes and a family's tokens, and a template that says for each modality what the family writes."""
     tokens = list(dict.fromkeys((PAD, START, END, TEXT, *named.values())))
     template = f"{{% set media = {dict(media)!r} %}}{_TEMPLATE}"
@@ -83,7 +91,8 @@ def _tokenizer(media: Mapping[str, str], **named: str) -> PreTrainedTokenizerFas
     )
 
 
-def _id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
+def token_id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
+    """The id of a token the tokenizer has."""
     found = tokenizer.convert_tokens_to_ids(token)
     assert isinstance(found, int)
     return found
@@ -92,18 +101,18 @@ def _id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
 _Made = tuple[PreTrainedModel, ProcessorMixin]
 
 
-def _llava(text: str = "llama", **settings: object) -> _Made:
-    tokenizer = _tokenizer({"image": "<image>"}, image_token="<image>")
-    vision = transformers.CLIPVisionConfig(**_VISION, image_size=32, patch_size=8)
-    config = transformers.LlavaConfig(
+def _llava() -> _Made:
+    tokenizer = make_tokenizer({"image": "<image>"}, image_token="<image>")
+    vision = _library.CLIPVisionConfig(**VISION_SIZES, image_size=32, patch_size=8)
+    config = _library.LlavaConfig(
         vision_config=vision,
-        text_config=transformers.AutoConfig.for_model(text, **{**_TEXT, **settings}),
-        image_token_id=_id(tokenizer, "<image>"),
+        text_config=_library.AutoConfig.for_model("llama", **TEXT_SIZES),
+        image_token_id=token_id(tokenizer, "<image>"),
         image_seq_length=16,
         tie_word_embeddings=False,
     )
-    images = transformers.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
-    processor = transformers.LlavaProcessor(
+    images = _library.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    processor = _library.LlavaProcessor(
         image_processor=images,
         tokenizer=tokenizer,
         patch_size=8,
@@ -111,41 +120,41 @@ def _llava(text: str = "llama", **settings: object) -> _Made:
         num_additional_image_tokens=1,
         chat_template=tokenizer.chat_template,
     )
-    return transformers.LlavaForConditionalGeneration(config), processor
+    return _library.LlavaForConditionalGeneration(config), processor
 
 
 def _gemma3() -> _Made:
-    tokenizer = _tokenizer(
+    tokenizer = make_tokenizer(
         {"image": "<start_of_image>"},
         boi_token="<start_of_image>",
         eoi_token="<end_of_image>",
         image_token="<image_soft_token>",
     )
-    text = transformers.Gemma3TextConfig(
-        **{**_TEXT, "num_key_value_heads": 2},
+    text = _library.Gemma3TextConfig(
+        **{**TEXT_SIZES, "num_key_value_heads": 2},
         sliding_window=WINDOW,
         query_pre_attn_scalar=8,
         layer_types=["sliding_attention", "full_attention"],
     )
-    vision = transformers.SiglipVisionConfig(**_VISION, image_size=32, patch_size=8)
-    config = transformers.Gemma3Config(
+    vision = _library.SiglipVisionConfig(**VISION_SIZES, image_size=32, patch_size=8)
+    config = _library.Gemma3Config(
         text_config=text,
         vision_config=vision,
         mm_tokens_per_image=4,
-        image_token_id=_id(tokenizer, "<image_soft_token>"),
-        boi_token_index=_id(tokenizer, "<start_of_image>"),
-        eoi_token_index=_id(tokenizer, "<end_of_image>"),
+        image_token_id=token_id(tokenizer, "<image_soft_token>"),
+        boi_token_index=token_id(tokenizer, "<start_of_image>"),
+        eoi_token_index=token_id(tokenizer, "<end_of_image>"),
         tie_word_embeddings=False,
     )
-    images = transformers.Gemma3ImageProcessor(size={"height": 32, "width": 32})
-    processor = transformers.Gemma3Processor(
+    images = _library.Gemma3ImageProcessor(size={"height": 32, "width": 32})
+    processor = _library.Gemma3Processor(
         image_processor=images, tokenizer=tokenizer, image_seq_length=4, chat_template=tokenizer.chat_template
     )
-    return transformers.Gemma3ForConditionalGeneration(config), processor
+    return _library.Gemma3ForConditionalGeneration(config), processor
 
 
 def _smolvlm() -> _Made:
-    tokenizer = _tokenizer(
+    tokenizer = make_tokenizer(
         {"image": "<image>", "video": "<video>"},
         image_token="<image>",
         video_token="<video>",
@@ -153,32 +162,32 @@ def _smolvlm() -> _Made:
         global_image_token="<global-img>",
         end_of_utterance_token="<end_of_utterance>",
     )
-    config = transformers.SmolVLMConfig(
-        vision_config={**_VISION, "image_size": 32, "patch_size": 8},
-        text_config={**_TEXT, "model_type": "llama"},
-        image_token_id=_id(tokenizer, "<image>"),
+    config = _library.SmolVLMConfig(
+        vision_config={**VISION_SIZES, "image_size": 32, "patch_size": 8},
+        text_config={**TEXT_SIZES, "model_type": "llama"},
+        image_token_id=token_id(tokenizer, "<image>"),
         scale_factor=2,
         tie_word_embeddings=False,
     )
     edges = {"size": {"longest_edge": 64}, "max_image_size": {"longest_edge": 32}}
-    images = transformers.SmolVLMImageProcessor(**edges)
-    videos = transformers.SmolVLMVideoProcessor(
+    images = _library.SmolVLMImageProcessor(**edges)
+    videos = _library.SmolVLMVideoProcessor(
         size={"longest_edge": 32}, max_image_size={"longest_edge": 32}, num_frames=4, fps=1, do_sample_frames=False
     )
-    processor = transformers.SmolVLMProcessor(
+    processor = _library.SmolVLMProcessor(
         images, tokenizer, videos, image_seq_len=4, chat_template=tokenizer.chat_template
     )
-    return transformers.SmolVLMForConditionalGeneration(config), processor
+    return _library.SmolVLMForConditionalGeneration(config), processor
 
 
-_QWEN_MEDIA: Final = MappingProxyType(
+QWEN_MEDIA: Final = MappingProxyType(
     {
         "image": "<|vision_start|><|image_pad|><|vision_end|>",
         "video": "<|vision_start|><|video_pad|><|vision_end|>",
         "audio": "<|audio_bos|><|AUDIO|><|audio_eos|>",
     }
 )
-_QWEN_TOKENS: Final = MappingProxyType(
+QWEN_TOKENS: Final = MappingProxyType(
     {
         "vision_bos_token": "<|vision_start|>",
         "vision_eos_token": "<|vision_end|>",
@@ -191,23 +200,24 @@ _QWEN_TOKENS: Final = MappingProxyType(
 )
 
 
-def _qwen_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
+def qwen_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
+    """What a Qwen config says of its tokens for pictures and clips."""
     return {
-        "image_token_id": _id(tokenizer, "<|image_pad|>"),
-        "video_token_id": _id(tokenizer, "<|video_pad|>"),
-        "vision_start_token_id": _id(tokenizer, "<|vision_start|>"),
-        "vision_end_token_id": _id(tokenizer, "<|vision_end|>"),
+        "image_token_id": token_id(tokenizer, "<|image_pad|>"),
+        "video_token_id": token_id(tokenizer, "<|video_pad|>"),
+        "vision_start_token_id": token_id(tokenizer, "<|vision_start|>"),
+        "vision_end_token_id": token_id(tokenizer, "<|vision_end|>"),
     }
 
 
 def _qwen_processors() -> tuple[object, object]:
-    images = transformers.Qwen2VLImageProcessor(size=dict(_QWEN_SIZE))
-    videos = transformers.Qwen2VLVideoProcessor(size=dict(_QWEN_SIZE), do_sample_frames=False)
+    images = _library.Qwen2VLImageProcessor(size=dict(_QWEN_SIZE))
+    videos = _library.Qwen2VLVideoProcessor(size=dict(_QWEN_SIZE), do_sample_frames=False)
     return images, videos
 
 
 def _qwen2_5_vl() -> _Made:
-    tokenizer = _tokenizer({name: _QWEN_MEDIA[name] for name in ("image", "video")}, **_QWEN_TOKENS)
+    tokenizer = make_tokenizer({name: QWEN_MEDIA[name] for name in ("image", "video")}, **QWEN_TOKENS)
     vision = {
         "depth": 2,
         "hidden_size": 32,
@@ -217,24 +227,24 @@ def _qwen2_5_vl() -> _Made:
         "fullatt_block_indexes": [1],
         "window_size": 56,
     }
-    config = transformers.Qwen2_5_VLConfig(
-        text_config={**_TEXT, **_MROPE}, vision_config=vision, **_qwen_ids(tokenizer), tie_word_embeddings=False
+    config = _library.Qwen2_5_VLConfig(
+        text_config={**TEXT_SIZES, **MROPE}, vision_config=vision, **qwen_ids(tokenizer), tie_word_embeddings=False
     )
     images, videos = _qwen_processors()
-    processor = transformers.Qwen2_5_VLProcessor(
+    processor = _library.Qwen2_5_VLProcessor(
         image_processor=images, tokenizer=tokenizer, video_processor=videos, chat_template=tokenizer.chat_template
     )
-    return transformers.Qwen2_5_VLForConditionalGeneration(config), processor
+    return _library.Qwen2_5_VLForConditionalGeneration(config), processor
 
 
 def _whisper_extractor(mels: int, window: int) -> object:
-    return transformers.WhisperFeatureExtractor(
+    return _library.WhisperFeatureExtractor(
         feature_size=mels, n_fft=400, hop_length=160, chunk_length=window, return_attention_mask=True
     )
 
 
 def _qwen2_audio() -> _Made:
-    tokenizer = _tokenizer({"audio": _QWEN_MEDIA["audio"]}, **_QWEN_TOKENS)
+    tokenizer = make_tokenizer({"audio": QWEN_MEDIA["audio"]}, **QWEN_TOKENS)
     audio = {
         "num_mel_bins": 16,
         "encoder_layers": 2,
@@ -243,29 +253,29 @@ def _qwen2_audio() -> _Made:
         "d_model": 32,
         "max_source_positions": 100,
     }
-    config = transformers.Qwen2AudioConfig(
+    config = _library.Qwen2AudioConfig(
         audio_config={**audio, "model_type": "qwen2_audio_encoder"},
-        text_config={**_TEXT, "model_type": "qwen2"},
-        audio_token_id=_id(tokenizer, "<|AUDIO|>"),
+        text_config={**TEXT_SIZES, "model_type": "qwen2"},
+        audio_token_id=token_id(tokenizer, "<|AUDIO|>"),
         tie_word_embeddings=False,
     )
-    processor = transformers.Qwen2AudioProcessor(
+    processor = _library.Qwen2AudioProcessor(
         feature_extractor=_whisper_extractor(16, 2), tokenizer=tokenizer, chat_template=tokenizer.chat_template
     )
-    return transformers.Qwen2AudioForConditionalGeneration(config), processor
+    return _library.Qwen2AudioForConditionalGeneration(config), processor
 
 
 def _omni_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
     return {
-        **_qwen_ids(tokenizer),
-        "audio_token_id": _id(tokenizer, "<|AUDIO|>"),
-        "audio_start_token_id": _id(tokenizer, "<|audio_bos|>"),
-        "audio_end_token_id": _id(tokenizer, "<|audio_eos|>"),
+        **qwen_ids(tokenizer),
+        "audio_token_id": token_id(tokenizer, "<|AUDIO|>"),
+        "audio_start_token_id": token_id(tokenizer, "<|audio_bos|>"),
+        "audio_end_token_id": token_id(tokenizer, "<|audio_eos|>"),
     }
 
 
 def _qwen2_5_omni() -> _Made:
-    tokenizer = _tokenizer(_QWEN_MEDIA, **_QWEN_TOKENS)
+    tokenizer = make_tokenizer(QWEN_MEDIA, **QWEN_TOKENS)
     audio = {
         "num_mel_bins": 16,
         "encoder_layers": 2,
@@ -285,26 +295,26 @@ def _qwen2_5_omni() -> _Made:
         "fullatt_block_indexes": [1],
         "window_size": 56,
     }
-    config = transformers.Qwen2_5OmniThinkerConfig(
+    config = _library.Qwen2_5OmniThinkerConfig(
         audio_config=audio,
         vision_config=vision,
-        text_config={**_TEXT, **_MROPE},
+        text_config={**TEXT_SIZES, **MROPE},
         **_omni_ids(tokenizer),
         tie_word_embeddings=False,
     )
     images, videos = _qwen_processors()
-    processor = transformers.Qwen2_5OmniProcessor(
+    processor = _library.Qwen2_5OmniProcessor(
         image_processor=images,
         video_processor=videos,
         feature_extractor=_whisper_extractor(16, 2),
         tokenizer=tokenizer,
         chat_template=tokenizer.chat_template,
     )
-    return transformers.Qwen2_5OmniThinkerForConditionalGeneration(config), processor
+    return _library.Qwen2_5OmniThinkerForConditionalGeneration(config), processor
 
 
 def _qwen3_omni() -> _Made:
-    tokenizer = _tokenizer(_QWEN_MEDIA, **_QWEN_TOKENS)
+    tokenizer = make_tokenizer(QWEN_MEDIA, **QWEN_TOKENS)
     audio = {
         "num_mel_bins": 16,
         "encoder_layers": 2,
@@ -326,21 +336,21 @@ def _qwen3_omni() -> _Made:
         "num_position_embeddings": 64,
         "deepstack_visual_indexes": [0],
     }
-    text = {**_TEXT, **_MROPE, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
-    config = transformers.Qwen3OmniMoeThinkerConfig(
+    text = {**TEXT_SIZES, **MROPE, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+    config = _library.Qwen3OmniMoeThinkerConfig(
         audio_config=audio, vision_config=vision, text_config=text, **_omni_ids(tokenizer), tie_word_embeddings=False
     )
     size = {"shortest_edge": 32 * 32, "longest_edge": 96 * 96}
-    images = transformers.Qwen2VLImageProcessor(size=size, patch_size=16)
-    videos = transformers.Qwen2VLVideoProcessor(size=size, patch_size=16, do_sample_frames=False)
-    processor = transformers.Qwen3OmniMoeProcessor(
+    images = _library.Qwen2VLImageProcessor(size=size, patch_size=16)
+    videos = _library.Qwen2VLVideoProcessor(size=size, patch_size=16, do_sample_frames=False)
+    processor = _library.Qwen3OmniMoeProcessor(
         image_processor=images,
         video_processor=videos,
         feature_extractor=_whisper_extractor(16, 2),
         tokenizer=tokenizer,
         chat_template=tokenizer.chat_template,
     )
-    return transformers.Qwen3OmniMoeThinkerForConditionalGeneration(config), processor
+    return _library.Qwen3OmniMoeThinkerForConditionalGeneration(config), processor
 
 
 #: how each family is made, by the name transformers gives it

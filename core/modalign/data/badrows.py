@@ -71,16 +71,20 @@ class Names:
 
     def repeated(self, comparison: Comparison, place: tuple[str, int]) -> DataError | None:
         """What is wrong with a comparison whose id an earlier row has."""
-        if comparison.id is None:
+        return self.again(comparison.id, place)
+
+    def again(self, name: str | None, place: tuple[str, int]) -> DataError | None:
+        """What is wrong with an id that an earlier row has."""
+        if name is None:
             return None
         here = f"{place[0]}:{place[1]}"
-        first = self._seen.setdefault(comparison.id, here)
+        first = self._seen.setdefault(name, here)
         if first == here:
             return None
         return DataError(
             "an id that an earlier row has",
             field="id",
-            got=f"{comparison.id[:80]!r}, also of {first}",
+            got=f"{name[:80]!r}, also of {first}",
             fix="give every row an id of its own, or none",
         )
 

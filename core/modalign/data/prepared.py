@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, cast, final
 
@@ -13,6 +13,7 @@ from modalign.config import DataConfig
 from modalign.data.badrows import BadRow, Names, judge, top
 from modalign.data.data import Data
 from modalign.data.sampling import permutation
+from modalign.data.spread import spread
 from modalign.errors import DataError, Skipped, TooLong
 from modalign.objectives.base import Needs
 from modalign.roles import Preparer
@@ -120,6 +121,8 @@ def prepare(
     needs: Needs,
     config: DataConfig | None = None,
     progress: Callable[[int], None] | None = None,
+    *,
+    workers: int = 0,
 ) -> Prepared:
     """The rows of a data set that can be used, each encoded once to know it; or one `DataError` about all that cannot.
 
@@ -127,24 +130,32 @@ def prepare(
     needs: of the objective.
     config: what to do with bad and with long rows; by default the one the data were read with.
     progress: told the number of rows done, now and then.
+    workers: processes that encode rows, and decode their media; what comes of it does not depend on them.
     """
     config = data.config if config is None else config
     encoding = _Encoding(preparer, needs, config)
+    trials = (
+        _trials(data, encoding) if workers == 0 else spread(_Trying(data, encoding), len(data), workers, data.place)
+    )
     names = Names()
     kept: list[int] = []
     tokens: list[int] = []
     skipped: Counter[str] = Counter()
     bad: list[BadRow] = []
     truncated = 0
-    for number, found in enumerate(data.scan()):
+    for number, trial in enumerate(trials):
         if progress is not None and number % _TELL == 0:
             progress(number)
-        result = _tried(encoding, names, found, data.place(number))
-        if isinstance(result, _Encoded):
+        result = trial.error or names.again(trial.name, data.place(number))
+        if result is None:
             kept.append(number)
-            tokens.append(result.sample.length)
-            truncated += result.truncated
-        elif isinstance(result, TooLong) and config.on_too_long == "skip":
+            tokens.append(trial.length)
+            truncated += trial.truncated
+            continue
+        if trial.error is None:
+            file, row = data.place(number)
+            result = cast(DataError, located(result, file=file, row=row))
+        if isinstance(result, TooLong) and config.on_too_long == "skip":
             skipped[TOO_LONG] += 1
         elif isinstance(result, Skipped):
             skipped[result.what] += 1
@@ -222,18 +233,52 @@ class _Encoding:
         )
 
 
-def _tried(
-    encoding: _Encoding, names: Names, found: Comparison | DataError, place: tuple[str, int]
-) -> _Encoded | DataError:
-    """What came of a row; an error has its place."""
+@final
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What came of encoding one row.
+
+    name: its id.
+    length: tokens of its longest sequence.
+    truncated: whether it was cut.
+    error: what is wrong with it, with its place.
+    """
+
+    name: str | None = None
+    length: int = 0
+    truncated: bool = False
+    error: DataError | None = None
+
+
+def _trials(data: Data, encoding: _Encoding) -> Iterator[Trial]:
+    for number, found in enumerate(data.scan()):
+        yield _tried(encoding, found, data.place(number))
+
+
+def _tried(encoding: _Encoding, found: Comparison | DataError, place: tuple[str, int]) -> Trial:
     if isinstance(found, DataError):
-        return found
-    if (error := names.repeated(found, place)) is None:
+        return Trial(error=found)
+    try:
+        encoded = encoding(found)
+    except DataError as error:
+        return Trial(name=found.id, error=cast(DataError, located(error, file=place[0], row=place[1])))
+    return Trial(name=found.id, length=encoded.sample.length, truncated=encoded.truncated)
+
+
+@final
+@dataclass(frozen=True)
+class _Trying:
+    """Encodes rows by number, in a process of its own."""
+
+    data: Data
+    encoding: _Encoding
+
+    def __call__(self, number: int) -> Trial:
         try:
-            return encoding(found)
-        except DataError as raised:
-            error = raised
-    return cast(DataError, located(error, file=place[0], row=place[1]))
+            found: Comparison | DataError = self.data[number]
+        except DataError as error:
+            found = error
+        return _tried(self.encoding, found, self.data.place(number))
 
 
 def _judge(data: Data, config: DataConfig, bad: list[BadRow], skipped: Counter[str], kept: list[int]) -> None:

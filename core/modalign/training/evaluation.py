@@ -55,16 +55,19 @@ def measure(parts: Parts) -> Measured:
     steps = load_steps(
         data, plan, parts.assembling, rank=ranks.rank, seed=config.seed, workers=config.dataloader_num_workers
     )
-    with parts.policy.prepared(), evaluating(parts.model):
+    memo = parts.model.memo
+    with parts.policy.prepared(), evaluating(parts.model), steps:
         for step in steps:
             ranks.raise_together(step if isinstance(step, ModalignError) else None)
             for micro in step if isinstance(step, list) else ():
                 batch = micro.batch.to(ranks.device)
-                scores = score_roles(parts.scorers, batch, draws)
+                with memo.remembering():
+                    scores = score_roles(parts.scorers, batch, draws)
                 loss = take_loss(parts.objective, scores, batch, ranks)
                 sums.add("loss", loss.sum, loss.count)
                 sums.extend(loss.metrics)
                 found.extend(parts.objective.predictions(scores, batch.targets))
+    memo.take()  # they are of no training step
     means = Window(ranks.total(sums.found)).means(_PREFIX)
     predictions = found.gather(ranks)
     exact = {f"{_PREFIX}{name}": value for name, value in prediction_metrics(predictions).items()}

@@ -18,7 +18,6 @@ from modalign.data.prepared import Prepared
 from modalign.errors import ConfigError, ModelError
 from modalign.loading import load
 from modalign.model import Model
-from modalign.objectives.base import Objective
 from modalign.training.checks import check_model
 from modalign.training.config import TrainConfig
 from modalign.training.heads import add_heads
@@ -47,7 +46,7 @@ def run(config: TrainConfig) -> TrainResult:
     model = load(config.model)
     add_heads(model, config.objective, seed=config.seed)
     check_model(model, config.objective)
-    data, eval_data = (None if one is None else _prepare(one, model, config.objective) for one in sources)
+    data, eval_data = (None if one is None else _prepare(one, model, config) for one in sources)
     return Trainer(model=model, objective=config.objective, data=data, eval_data=eval_data, config=config).train()
 
 
@@ -66,7 +65,7 @@ def evaluate(config: TrainConfig, *, trained: Path | None = None) -> Evaluation:
             fix="evaluate a run of `modalign train reward`, or its final/ folder",
         )
     check_model(model, config.objective)
-    samples = _prepare(data, model, config.objective)
+    samples = _prepare(data, model, config)
     settings: dict[str, object] = {"report_to": (), "push_to_hub": False, "resume_from_checkpoint": None}
     if model.assembly.adapters is None:
         settings["reference"] = "auto"  # of a run whose adapters were merged: its config may say they are switched off
@@ -130,9 +129,10 @@ def _start(config: TrainConfig, trained: Path | None) -> tuple[Model, dict[str, 
     return load(config.model if adapted else config.model.model_copy(update={"adapter": None})), weights
 
 
-def _prepare(data: Data, model: Model, objective: Objective) -> Prepared:
+def _prepare(data: Data, model: Model, config: TrainConfig) -> Prepared:
+    needs, workers = config.objective.needs, config.dataloader_num_workers
     with _counting(len(data), f"reading {Path(data.name).name}") as progress:
-        return prepare(data, model.assembly.preparer, objective.needs, data.config, progress)
+        return prepare(data, model.assembly.preparer, needs, data.config, progress, workers=workers)
 
 
 @contextmanager

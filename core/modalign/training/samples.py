@@ -14,13 +14,16 @@ from modalign.training.loader import Samples
 Source: TypeAlias = object  #: a path, an id on the hub, a `DataConfig`, rows, comparisons, `Data`, or what is prepared
 
 
-def prepare_samples(source: Source, model: Model, objective: Objective) -> Samples:
-    """Every sample that the objective can use, found in one pass over the data."""
+def prepare_samples(source: Source, model: Model, objective: Objective, *, workers: int = 0) -> Samples:
+    """Every sample that the objective can use, found in one pass over the data.
+
+    workers: processes that encode rows.
+    """
     if not isinstance(source, Samples):
         from modalign.data import prepare, read
 
         data = read(source)
-        source = prepare(data, model.assembly.preparer, objective.needs, data.config)
+        source = prepare(data, model.assembly.preparer, objective.needs, data.config, workers=workers)
     if len(source) == 0:
         raise DataError(
             "there is nothing to train on",

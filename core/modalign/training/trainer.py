@@ -98,14 +98,15 @@ class Trainer:
         if ranks.main:
             watching += make_trackers(config.report_to)
             watching += [] if quiet else [ProgressBar()]
-        prepared = prepare_samples(data, model, objective)
+        workers = config.dataloader_num_workers
+        prepared = prepare_samples(data, model, objective, workers=workers)
         policy = Policy(model, ranks.accelerator)
         self.parts = Parts(
             model=model,
             objective=objective,
             config=config,
             data=prepared,
-            eval_data=None if eval_data is None else prepare_samples(eval_data, model, objective),
+            eval_data=None if eval_data is None else prepare_samples(eval_data, model, objective, workers=workers),
             assembling=Assembling(share=model.shares, pad=model.assembly.preparer.pad, objective=objective),
             plan=training_plan(config, samples=len(prepared), world=ranks.world),
             ranks=ranks,

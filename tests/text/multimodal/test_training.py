@@ -65,6 +65,22 @@ def test_a_frozen_tower_sees_each_medium_once_a_step(
     assert rows[1]["loss"] < rows[0]["loss"]
 
 
+def test_an_evaluation_between_steps_is_not_counted_as_theirs(folder: Path, tmp_path: Path) -> None:
+    model = loaded(folder, "llava")
+    Trainer(
+        model=model,
+        objective=DPO(),
+        data=pairs("image"),
+        eval_data=pairs("image"),
+        output_dir=tmp_path / "run",
+        max_steps=3,
+        eval_steps=1,
+        per_device_train_batch_size=4,
+    ).train()
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [row["encoder/image/passes"] for row in rows if "encoder/image/passes" in row] == [4.0, 4.0, 4.0]
+
+
 def test_a_tower_that_trains_runs_for_policy_and_reference(folder: Path, tmp_path: Path) -> None:
     rows = train(loaded(folder, "llava", freeze=()), DPO(), pairs("image"), tmp_path / "run")
     assert rows[0]["encoder/image/passes"] == 8.0

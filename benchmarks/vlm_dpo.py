@@ -6,12 +6,12 @@
     python benchmarks/vlm_dpo.py --vocabulary 32768        # a head of 2.7 times the weights of the body
 
 The vocabulary of 1024 gives a language model this narrow a head of 8 % of its body's weights; of models of billions it
-is 1 to 10 %. The tower is frozen, the projector and the language model train, the reference is a second model. `repeated` is modalign
-as the field does it: a row for every response, each with pictures of its own, and the tower run for policy and
-reference. `trl` is TRL 1.16 with the scoring of labelled positions alone, as it does on a GPU; `trl_stock` projects
-every position on a CPU. `cached` takes the tower's features from a folder. All variants run in one process,
-interleaved, the order turned round every other round, the first round dropped; times are CPU seconds; ratios are
-medians of the ratios within a round. Memory is the peak of a fresh process per variant over what it held before its
+is 1 to 10 %. The tower is frozen, the projector and the language model train, the reference is a second model.
+`repeated` is modalign as the field does it: a row for every response, each with pictures of its own, and the tower run
+for policy and reference. `trl` is TRL 1.16 with the scoring of labelled positions alone, as it does on a GPU;
+`trl_stock` projects every position on a CPU. `cached` takes the tower's features from a folder. All variants run in one
+process, interleaved, the order turned round every other round, the first round dropped; times are CPU seconds; ratios
+are medians of the ratios within a round. Memory is the peak of a fresh process per variant over what it held before its
 first step.
 """
 

@@ -116,7 +116,17 @@ def mend(found: Found) -> str:
 
 
 def describe_error(error: BaseException) -> str:
-    """An error on one line, at most 300 characters, free of control characters."""
+    """An error on one line, free of control characters, with the one it began with: at most 300 characters of each."""
+    first = error
+    for _ in range(10):  # a chain may be a ring
+        if first.__cause__ is None:
+            break
+        first = first.__cause__
+    one, other = _described(error), _described(first)
+    return one if other in one else f"{one}; because of {other}"
+
+
+def _described(error: BaseException) -> str:
     try:
         words = " ".join(str(error).split())
     except Exception:

@@ -26,9 +26,10 @@ def register_objectives(register: Register) -> None:
 @hookimpl
 def register_connectors(register: Register) -> None:
     """Embeddings to the width of a backbone."""
-    register("linear", "modalign.connectors.linear:LinearConnector")
-    register("mlp", "modalign.connectors.mlp:MLPConnector")
-    register("query", "modalign.connectors.query:QueryConnector")
+    laws = "modalign.testing.connector_laws"
+    register("linear", "modalign.connectors.linear:LinearConnector", probe=f"{laws}:linear")
+    register("mlp", "modalign.connectors.mlp:MLPConnector", probe=f"{laws}:mlp")
+    register("query", "modalign.connectors.query:QueryConnector", probe=f"{laws}:query")
 
 
 @hookimpl

@@ -53,6 +53,12 @@ class ShapeError(ModelError):
     code = "shape"
 
 
+class KernelUnavailable(ModelError, RuntimeError):
+    """An implementation of an op that was asked for by name and cannot run here, or not on this."""
+
+    code = "kernel"
+
+
 class DataError(ModalignError, ValueError):
     """A row, a file or a folder of data that cannot be used: names file, row and field."""
 

@@ -70,7 +70,7 @@ def _loader(config: ModelConfig, plugins: Registry) -> Loader:
     found = f"loaders: {', '.join(loaders) or 'none'}"
     raise ModelError(
         f"no loader knows the model {config.path!r}",
-        got="; ".join([found, _contents(config.path), *(f"not usable: {one.what}" for one in failed)]),
+        got="; ".join([found, _contents(config.path), *(f"not usable: {one.what} ({one.got})" for one in failed)]),
         fix="; or ".join(dict.fromkeys(one.fix for one in failed if one.fix))
         or "check the path: a model folder has a config.json and weights in safetensors",
     )

@@ -33,7 +33,9 @@ def make(entry: Entry) -> object:
         raise
     except BaseException as error:  # SystemExit too: a plugin may not end the program
         raise PluginError(
-            f"{what} cannot be imported from {entry.target}", got=describe_error(error), fix=mend
+            f"{what} cannot be imported from {entry.target}",
+            got=describe_error(error),
+            fix=f"run `modalign doctor`, which tries the libraries it needs; if all is well there, {mend}",
         ) from error
     if kind.role is None:
         if not callable(target):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import struct
 import subprocess
@@ -18,24 +17,14 @@ from modalign.errors import DataError
 from modalign.roles import Content
 from modalign_audio.config import AudioSettings
 from modalign_audio.modality import AudioModality
+from modalign_audio.samples import NOISE, encode, patch
 
 MODALITY = AudioModality()
-NOISE = (0.1 * np.random.default_rng(0).standard_normal((8000, 2))).astype(np.float32)
 MIB = 1 << 20
-
-
-def encode(kind: str, subtype: str | None = None, samples: np.ndarray = NOISE, rate: int = 16000) -> bytes:
-    file = io.BytesIO()
-    soundfile.write(file, samples, rate, format=kind, subtype=subtype)
-    return file.getvalue()
 
 
 def decode(block: dict[str, object], settings: AudioSettings, root: Path | None = None) -> Content:
     return MODALITY.decode(MODALITY.read(block, root=root), settings)
-
-
-def patch(data: bytes, at: int, value: bytes) -> bytes:
-    return data[:at] + value + data[at + len(value) :]
 
 
 WAV, FLAC, VORBIS, OPUS, MP3, AIFF = (

@@ -10,62 +10,18 @@ from pathlib import Path
 
 import av
 import av.error
-import numpy as np
 import pytest
 
 from modalign.content import Part
 from modalign.errors import DataError
 from modalign_video.config import VideoSettings
 from modalign_video.modality import VideoModality
+from modalign_video.samples import atom, damaged, hours, index_first, sound_only
 from modalign_video.testing import numbered_clip, numbers_in
 
 MODALITY = VideoModality()
 CLIP = numbered_clip(30)
 MKV = {"container": "matroska", "codec": "mpeg4", "options": {"g": "1"}}
-
-
-def atom(clip, name, offset, code, *values):
-    """A clip with numbers changed at an offset behind the name of one of its boxes (ISO/IEC 14496-12)."""
-    edited = bytearray(clip)
-    struct.pack_into(code, edited, clip.index(name) + 4 + offset, *values)
-    return bytes(edited)
-
-
-def sound_only():
-    file = io.BytesIO()
-    with av.open(file, "w", format="mp4") as out:
-        track = out.add_stream("aac", rate=8000, layout="mono")
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
-        frame.sample_rate, frame.pts = 8000, 0
-        out.mux(track.encode(frame))
-        out.mux(track.encode(None))
-    return file.getvalue()
-
-
-def damaged():
-    """A clip whose frames are noise, though its boxes are right."""
-    start = CLIP.index(b"mdat") + 4
-    stop = CLIP.index(b"moov") - 4
-    return CLIP[:start] + bytes(number * 73 % 251 for number in range(stop - start)) + CLIP[stop:]
-
-
-def index_first(clip):
-    """The same clip with its index before its frames."""
-    place, index = clip.index(b"free") - 4, clip[clip.index(b"moov") - 4 :]
-    moved = bytearray(index)
-    at = moved.index(b"stco") + 8
-    count = struct.unpack_from(">I", moved, at)[0]
-    for number in range(1, count + 1):
-        chunk = struct.unpack_from(">I", moved, at + 4 * number)[0]
-        struct.pack_into(">I", moved, at + 4 * number, chunk + len(index))
-    return clip[:place] + bytes(moved) + clip[place : len(clip) - len(index)]
-
-
-def hours(clip):
-    """A clip of Matroska whose header says that it takes 10 hours (element 4489, in milliseconds)."""
-    edited = bytearray(clip)
-    struct.pack_into(">d", edited, clip.index(b"\x44\x89\x88") + 3, 36e6)
-    return bytes(edited)
 
 
 MANY = 10**9
@@ -91,7 +47,7 @@ ROWS = {
     "sound only": (sound_only(), {}),
     "no frames": (atom(CLIP, b"stsz", 8, ">I", 0), {}),
     "a billion frames": (atom(atom(CLIP, b"stsz", 4, ">II", 1, MANY), b"stts", 8, ">I", MANY), {}),
-    "noise for frames": (damaged(), {}),
+    "noise for frames": (damaged(CLIP), {}),
     "ten hours between two frames": (numbered_clip(2, ticks=[0, 36_000_000], **MKV), {}),
     "a header that says hours": (hours(numbered_clip(3, **MKV)), {}),
     "turned by 45 degrees": (numbered_clip(3, turned=45), {}),

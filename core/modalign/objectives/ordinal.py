@@ -38,8 +38,9 @@ class Ordinal(EachObjective):
     cuts: tuple[float, ...] = (-2.0, 0.0, 2.0)
     """Where the latent number passes from one rate to the next, rising; three for rates 0 to 3."""
 
-    learned: bool = False
-    """Learn the cut points, each dimension its own, from these on: the head is `ordinal` instead of `linear`."""
+    learned: bool = True
+    """Learn the cut points, each dimension its own, from these on, by the head `ordinal`; else they stay, and a head
+    `linear` learns only the scale and the place of the latent number."""
 
     @field_validator("cuts")
     @classmethod

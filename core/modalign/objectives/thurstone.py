@@ -22,7 +22,7 @@ class Thurstone(PairObjective):
     The law of comparative judgment of Thurstone, Psychological Review 34, 1927, for independent rewards; as a loss for
     reward models with a learned variance, Lou et al., https://arxiv.org/abs/2410.00847. Equal means give log 2 whatever
     the variances; as these vanish, the loss of a right order goes to 0 and of a wrong one without bound. Its head is
-    `gaussian`. A head that gives means alone has variances of 1/2, so that ``P = Phi(mean - mean')``: Case V.
+    `gaussian`.
 
     >>> Thurstone().needs.spec("reward").type
     'gaussian'
@@ -34,7 +34,7 @@ class Thurstone(PairObjective):
 
     @property
     def widths(self) -> tuple[int, ...]:
-        return len(self.dimensions), 2 * len(self.dimensions)
+        return (2 * len(self.dimensions),)
 
     def losses(self, pairs: Judged) -> Tensor:
         standard = _standardised(pairs, pairs.differences - pairs.margins)
@@ -48,7 +48,5 @@ class Thurstone(PairObjective):
 def _standardised(pairs: Judged, differences: Tensor) -> Tensor:
     """Differences in standard deviations of the difference, ``b k``."""
     k = differences.shape[-1]
-    if pairs.first.shape[-1] == k:
-        return differences
     log_deviation = torch.logaddexp(pairs.first[:, k:], pairs.second[:, k:]) / 2
     return differences * torch.exp(-log_deviation.clamp(min=_LEAST))

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 from torch.nn import functional
 
-from modalign.errors import ConfigError, ModelError, ShapeError
+from modalign.errors import ConfigError, KernelUnavailable, ModelError, ShapeError
 from modalign.ops.precision import MatmulSum, autocast_dtype, wide
 
 Impl = Literal["auto", "reference", "chunked"]
@@ -232,7 +232,7 @@ class _LinearLogprob(torch.autograd.Function):
     @staticmethod
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         if torch.is_grad_enabled():
-            raise ModelError(
+            raise KernelUnavailable(
                 "linear_logprob(impl='chunked') has no second derivative",
                 got="a backward pass with create_graph=True",
                 fix="pass impl='reference'",

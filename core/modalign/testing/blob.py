@@ -12,7 +12,7 @@ from torch import Tensor
 
 from modalign.content import Part
 from modalign.errors import DataError
-from modalign.roles import Modality
+from modalign.roles import Content, MediaSettings, Modality
 
 
 class BlobModality(Modality):
@@ -38,6 +38,9 @@ class BlobModality(Modality):
         file = stem.with_name(f"{stem.name}.safetensors")
         save_file({"blob": _vector(part)}, file)
         return file
+
+    def decode(self, part: Part, settings: MediaSettings, *, rate: float | None = None) -> Content:
+        return Content(modality=self.name, tensor=_vector(part))
 
     def show(self, part: Part) -> str:
         return f"<code>{_vector(part).tolist()}</code>"

@@ -12,13 +12,15 @@ from typing import cast
 import torch
 
 from modalign.admission import Entry, PluginRecord
-from modalign.errors import PluginError
+from modalign.errors import KernelUnavailable, PluginError
 from modalign.kinds import KINDS
 from modalign.registry import Registry, registry
 from modalign.roles import CheckResult
 from modalign.targets import make, resolve
 from modalign.testing.case import Case, case, require
+from modalign.testing.connector_laws import connector_cases
 from modalign.testing.content_laws import depiction_cases, format_cases, modality_cases
+from modalign.testing.encoder_laws import encoder_cases
 from modalign.testing.model_laws import model_cases
 from modalign.testing.objective_laws import head_cases, objective_cases
 
@@ -119,18 +121,19 @@ def _op_cases(plugins: Registry, entry: Entry) -> Iterator[Case]:
         require(rest == plain, f"its twin must take the same arguments, {rest}", got=plain)
 
     def agrees(_: Path) -> None:
-        arguments = cast("tuple[object, ...]", _function(entry, "probe")())
-        require(
-            isinstance(arguments, tuple), "an op's probe returns a tuple of arguments", got=type(arguments).__name__
-        )
+        found = _function(entry, "probe")()
+        right = isinstance(found, tuple | dict)
+        require(right, "an op's probe returns its arguments, a tuple or by name", got=type(found).__name__)
+        given = cast("tuple[object, ...]", found) if isinstance(found, tuple) else ()
+        named = cast("dict[str, object]", found) if isinstance(found, dict) else {}
         op = plugins.op(entry.qualified)
-        wanted = _function(entry, "reference")(*arguments)
-        torch.testing.assert_close(op(*arguments, impl="reference"), wanted)
-        torch.testing.assert_close(op(*arguments, impl="auto"), wanted, atol=1e-2, rtol=1e-2)
+        wanted = _function(entry, "reference")(*given, **named)
+        torch.testing.assert_close(op(*given, **named, impl="reference"), wanted)
+        torch.testing.assert_close(op(*given, **named, impl="auto"), wanted, atol=1e-2, rtol=1e-2)
         try:
-            found = op(*arguments, impl="kernel")
-        except RuntimeError as error:
-            require(str(error), "a kernel that cannot run must say why")
+            found = op(*given, **named, impl="kernel")
+        except KernelUnavailable as error:
+            require(error.got and error.fix, "a kernel that cannot run must say why, and what to do", got=str(error))
         else:
             torch.testing.assert_close(found, wanted, atol=1e-2, rtol=1e-2)
 
@@ -170,6 +173,11 @@ def _declared_cases(plugins: Registry, entry: Entry) -> Iterator[Case]:
     yield case(entry, "its class says what was declared", declared)
 
 
+def _encoder_cases(plugins: Registry, entry: Entry) -> Iterator[Case]:
+    yield from _declared_cases(plugins, entry)
+    yield from encoder_cases(plugins, entry)
+
+
 def _none(plugins: Registry, entry: Entry) -> Iterator[Case]:
     yield from ()
 
@@ -184,8 +192,9 @@ _LAWS: Mapping[str, Callable[[Registry, Entry], Iterator[Case]]] = MappingProxyT
         "ops": _op_cases,
         "checks": _check_cases,
         "rewards": _reward_cases,
-        "encoders": _declared_cases,
+        "encoders": _encoder_cases,
+        "connectors": connector_cases,
         "decoders": _declared_cases,
     }
 )
-_PROBED = frozenset({"loaders", "encoders", "connectors", "backbones", "decoders"})  #: kinds whose probe makes a model
+_PROBED = frozenset({"loaders", "backbones", "decoders"})  #: kinds whose probe makes a model

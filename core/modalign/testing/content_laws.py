@@ -14,6 +14,7 @@ from modalign.admission import Entry
 from modalign.comparison import Comparison, Origin
 from modalign.content import Part
 from modalign.errors import DataError
+from modalign.files import File
 from modalign.registry import Registry
 from modalign.targets import resolve
 from modalign.testing.case import Case, case, refuses, require
@@ -198,7 +199,7 @@ def _concepts(names: frozenset[str], count: int) -> list[Concept]:
     return Random(0).sample(every, min(count, len(every)))
 
 
-def _noisy(value: str | bytes | Path | Tensor) -> Iterator[tuple[str, str | bytes | Tensor, bool]]:
+def _noisy(value: str | bytes | File | Tensor) -> Iterator[tuple[str, str | bytes | Tensor, bool]]:
     """Damaged values: what was done, the value, and whether the concept may still be in it."""
     random, made = Random(0), torch.Generator().manual_seed(0)
     match value:

@@ -12,7 +12,7 @@ def register_modalities(register: Register) -> None:
 @hookimpl
 def register_encoders(register: Register) -> None:
     """The audio towers of transformers."""
-    register("audio", "modalign_audio.encoder:AudioEncoder", modality="audio")
+    register("audio", "modalign_audio.encoder:AudioEncoder", modality="audio", probe="modalign_audio.testing:probe")
 
 
 @hookimpl

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import final
 
 from modalign.checks import library
-from modalign.integrations.mates import torch_mate
+from modalign.integrations.mates import mate
 from modalign.roles import Check, CheckResult
 
 
@@ -22,4 +23,9 @@ class TorchAudio(Check):
     """Torchaudio: optional, but where it is installed and broken, transformers breaks too."""
 
     def __call__(self) -> CheckResult:
-        return library("torchaudio", fix=f"{torch_mate('torchaudio')}, or pip uninstall -y torchaudio")
+        return mate(
+            "torchaudio",
+            attempt=lambda: import_module("torchaudio.functional").resample,
+            breaks="every model of transformers and peft, which import it wherever it is installed, and resampling",
+            without="sounds are not resampled, and transformers computes spectrograms in NumPy",
+        )

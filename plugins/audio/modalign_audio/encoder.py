@@ -278,5 +278,6 @@ def _unloadable(what: str, path: str, error: Exception) -> ModelError:
     return ModelError(
         f"the {what} of {path!r} cannot be loaded",
         got=f"{type(error).__name__}: {' '.join(str(error).split())[:400]}",
-        fix="check that the folder is complete: config.json, preprocessor_config.json, and weights as safetensors",
+        fix="check that the folder is complete: config.json, preprocessor_config.json, and weights as safetensors; "
+        "if it is, run `modalign doctor`",
     )

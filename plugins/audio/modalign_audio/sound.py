@@ -167,5 +167,5 @@ def _broken(error: Exception) -> ModelError:
     return ModelError(
         "torchaudio, which resamples sounds, is installed and broken",
         got=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
-        fix=torch_mate("torchaudio"),
+        fix=torch_mate("torchaudio", again=True),
     )

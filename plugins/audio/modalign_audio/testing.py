@@ -25,6 +25,8 @@ from transformers import (
     WhisperForConditionalGeneration,
 )
 
+from modalign.testing.encoder_laws import EncoderProbe
+
 Made = tuple[PreTrainedModel, SequenceFeatureExtractor]
 
 
@@ -45,6 +47,11 @@ def tiny_audio(folder: str | Path, family: str = "whisper", *, seed: int = 0) ->
     model.eval().save_pretrained(folder)
     extractor.save_pretrained(folder)
     return folder
+
+
+def probe(folder: Path) -> EncoderProbe:
+    """A tower without a window to try the encoder on, with two choices of its states."""
+    return EncoderProbe(folder=tiny_audio(folder, "wav2vec2"), options=({}, {"layer": 1, "pool": 2}))
 
 
 def _whisper() -> Made:

@@ -12,13 +12,14 @@ def register_modalities(register: Register) -> None:
 @hookimpl
 def register_encoders(register: Register) -> None:
     """Vision towers of transformers."""
-    register("vision", "modalign_image.encoder:VisionEncoder", modality="image")
+    register("vision", "modalign_image.encoder:VisionEncoder", modality="image", probe="modalign_image.testing:probe")
 
 
 @hookimpl
 def register_ops(register: Register) -> None:
     """8-bit pixels to a tower's patches."""
-    register("patches", "modalign_image.ops.patches:patches", reference="modalign_image.ops.patches:reference")
+    op = "modalign_image.ops.patches"
+    register("patches", f"{op}:patches", reference=f"{op}:reference", probe=f"{op}:probe")
 
 
 @hookimpl

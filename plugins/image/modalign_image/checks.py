@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import final
 
 from modalign.checks import library
-from modalign.integrations.mates import torch_mate
+from modalign.integrations.mates import mate
 from modalign.roles import Check, CheckResult
 
 
@@ -26,5 +26,11 @@ class TorchVision(Check):
         def attempt() -> None:
             import_module("torchvision.ops").nms  # noqa: B018 - its kernels are what another torch's build lacks
 
-        fix = f"{torch_mate('torchvision')}, or pip uninstall -y torchvision"
-        return library("torchvision", attempt=attempt, fix=fix)
+        return mate(
+            "torchvision",
+            attempt=attempt,
+            breaks="every model and every image and video processor of transformers, and peft, which import it "
+            "wherever it is installed",
+            without="transformers processes pictures with Pillow, and has no processor of clips, nor the whole ones of "
+            "models that take clips (Qwen-VL, Qwen-Omni, SmolVLM)",
+        )

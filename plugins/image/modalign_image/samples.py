@@ -79,3 +79,37 @@ def jpeg_of_size(height: int, width: int) -> bytes:
     data = encode(photo(), "JPEG")
     at = data.index(b"\xff\xc0") + 5  # of the frame header: marker, length, precision, height, width
     return data[:at] + struct.pack(">HH", height, width) + data[at + 4 :]
+
+
+def broken() -> dict[str, tuple[bytes, str]]:
+    """Files that are no pictures, by what is wrong with each, and words of the error that says so."""
+
+    def half(kind: str, **settings: object) -> bytes:
+        data = encode(photo(), kind, **settings)
+        return data[: len(data) // 2]
+
+    return {
+        "no bytes": (b"", "an empty file"),
+        "words": (b"not a picture at all\n", "no picture of a known format"),
+        "svg": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "SVG"),
+        "pdf": (b"%PDF-1.7\n%\xe2\xe3", "PDF"),
+        "eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n", "PostScript"),
+        "fits": (b"SIMPLE  =                    T" + b" " * 2850, "FITS"),
+        "a jpeg cut off": (half("JPEG"), "broken or cut off"),
+        "a png cut off": (half("PNG"), "broken or cut off"),
+        "a gif cut off": (half("GIF"), "broken or cut off"),
+        "a webp cut off": (half("WEBP"), "broken|cut off"),
+        "a bmp cut off": (half("BMP"), "broken or cut off"),
+        "a tiff cut off": (half("TIFF", compression="tiff_deflate"), "broken"),
+        "a png without width": (png(0, 5, b""), "broken|without pixels"),
+        "a png bomb": (png(40_000, 40_000, b""), "more pixels than the limit"),
+        "a jpeg that says it is huge": (jpeg_of_size(65_000, 65_000), "more pixels than the limit"),
+        "a gif bomb": (gif(65_535, 65_535), "more pixels than the limit"),
+        "a gif whose frame is the bomb": (gif(1, 1, frame=(60_000, 60_000), dispose=2), "more pixels than the limit"),
+        "a webp bomb": (webp_header(1 << 24, 1 << 24), "more pixels than the limit"),
+        "a bmp bomb": (bmp(40_000, 40_000), "more pixels than the limit"),
+        "a tiff bomb of tiles": (
+            tiff(t256=40_000, t257=40_000, t322=40_000, t323=40_000, t324=8, t325=16),
+            "more pixels than the limit",
+        ),
+    }

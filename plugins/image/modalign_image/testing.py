@@ -18,6 +18,8 @@ from transformers import (
     SiglipImageProcessor,
 )
 
+from modalign.testing.encoder_laws import EncoderProbe
+
 SIZE, PATCH, WIDTH = 32, 8, 32  #: pixels of a side, of a patch's side; width of the states
 
 _VISION: Mapping[str, object] = MappingProxyType(
@@ -72,6 +74,11 @@ def tiny_vision(folder: str | Path, family: str = "clip", *, seed: int = 0, **se
     model.eval().save_pretrained(folder)
     _processor(family).save_pretrained(folder)
     return folder
+
+
+def probe(folder: Path) -> EncoderProbe:
+    """A tower to try the encoder on, with two choices of its states."""
+    return EncoderProbe(folder=tiny_vision(folder), options=({}, {"layer": -1, "select": "all"}))
 
 
 def _processor(family: str) -> BaseImageProcessor:

@@ -109,7 +109,8 @@ def _loading(path: str, what: str) -> Iterator[None]:
         raise ModelError(
             f"{what} of {path!r} cannot be loaded",
             got=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
-            fix="check that the folder is complete: config.json, preprocessor_config.json, weights in safetensors",
+            fix="check that the folder is complete: config.json, preprocessor_config.json, weights in safetensors; "
+            "if it is, run `modalign doctor`",
         ) from error
 
 

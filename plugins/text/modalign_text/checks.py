@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import final
 
 from modalign.checks import library
-from modalign.integrations.mates import torch_mate
+from modalign.integrations.mates import MATES, torch_mate
 from modalign.roles import Check, CheckResult
 
 
@@ -30,11 +30,11 @@ class Peft(Check):
 
 def _blame(found: CheckResult) -> CheckResult:
     """Name the installed and broken library that breaks this one, if there is one."""
-    for package in ("torchvision", "torchaudio", "torchcodec"):
+    for package in MATES:
         if library(package).ok is False:
             return CheckResult(
                 ok=False,
                 found=f"{found.found}; {package} is installed and broken, and everything that imports it fails",
-                fix=f"{torch_mate(package)}, or pip uninstall -y {package}",
+                fix=f"{torch_mate(package, again=True)}; or, to do without it, pip uninstall -y {package}",
             )
     return found

@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from modalign.comparison import Comparison
 from modalign.content import RAW, Message, Part, Response
 from modalign.errors import DataError, ModalignError
+from modalign.files import File
 from modalign.roles import Encoded, EncodedSegment, Preparer
 from modalign_text.media import Expansion, MediaWriter, Span, media_of, ordered
 from modalign_text.rendering import Conversation, Template
@@ -72,6 +73,9 @@ class ChatPreparer(Preparer):
         for name, response in _named(comparison):
             self._check(response.messages, name)
         _uniform([*prompt, *(message for response in responses for message in response.messages)])
+        self._decode(prompt, "prompt")
+        for name, response in _named(comparison):
+            self._decode(response.messages, name)
         if not responses:
             self.prompt_ids(prompt)  # a template that refuses it says so now
             return ()
@@ -188,6 +192,23 @@ class ChatPreparer(Preparer):
         taken = [(tokens.inside(span.start), tokens.covering(span.stop)) for span in shown]
         segments = tuple(_segment(*run) for run in _between(start, len(ids), taken))
         return self._encoded(tokens, expansion, ids=ids, prompt=start, segments=segments)
+
+    def _decode(self, messages: Sequence[Message], field: str) -> None:
+        """Prepare the media, so that what is wrong with one is said of its place in the row and of its file."""
+        if self.media is None:
+            return
+        for at, message in enumerate(messages):
+            for number, part in enumerate(message.parts):
+                if isinstance(part.value, str):
+                    continue
+                try:
+                    self.media.medium(part)
+                except DataError as error:
+                    place = f"{field}[{at}].content[{number}].{error.field or part.modality}"
+                    found = error.got
+                    if isinstance(part.value, File) and part.value.name not in str(found):
+                        found = f"{part.value.name}: {found}" if found else part.value.name
+                    raise type(error)(error.what, field=place, got=found, fix=error.fix) from error
 
     def _expand(self, text: str, parts: Sequence[Part]) -> Expansion:
         return Expansion(text=text) if self.media is None else self.media.expand(text, parts)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from importlib import import_module
+from dataclasses import replace
 from typing import final
 
 from modalign.checks import library
-from modalign.integrations.mates import torch_mate
+from modalign.integrations.mates import mate
 from modalign.roles import Check, CheckResult
+from modalign_video.torchcodec_frames import broken
 
 
 @final
@@ -23,8 +24,16 @@ class TorchCodec(Check):
     """Torchcodec: optional; it needs the system's FFmpeg and a torch it was built for."""
 
     def __call__(self) -> CheckResult:
-        return library(
+        def attempt() -> None:
+            broken.cache_clear()  # FFmpeg may have come since it was last asked
+            if (reason := broken()) is not None:
+                raise RuntimeError(reason)
+
+        found = mate(
             "torchcodec",
-            attempt=lambda: import_module("torchcodec.decoders").VideoDecoder,
-            fix=f"install FFmpeg, then {torch_mate('torchcodec')}, or pip uninstall -y torchcodec",
+            attempt=attempt,
+            breaks="the backend `torchcodec`, so that clips are decoded by PyAV, and what transformers and datasets "
+            "decode, which take it wherever it is installed",
+            without="clips are decoded by PyAV",
         )
+        return replace(found, fix=f"install FFmpeg; else {found.fix}") if found.ok is False else found

@@ -17,6 +17,8 @@ from einops import rearrange, reduce, repeat
 from torch import Tensor
 from transformers import AutoConfig, AutoModel, VideoMAEVideoProcessor
 
+from modalign.testing.encoder_laws import EncoderProbe
+
 if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
@@ -112,6 +114,17 @@ def numbered_clip(
                 out.mux(track.encode(heard))
             out.mux(track.encode(None))
     return file.getvalue()
+
+
+def clips(folder: Path) -> EncoderProbe:
+    """A tower of whole clips to try its encoder on."""
+    return EncoderProbe(folder=tiny_video(folder, "videomae"), media={"frames": FRAMES})
+
+
+def frames(folder: Path) -> EncoderProbe:
+    """A tower of pictures to try the encoder of frames on, with two ways of pooling."""
+    made = tiny_video(folder, "frames-over-clip")
+    return EncoderProbe(folder=made, options=({}, {"pool": "mean", "spatial": 2, "layer": -1}), media={"frames": 3})
 
 
 def tiny_video(folder: str | Path, family: str = "videomae", *, seed: int = 0, **settings: object) -> Path:

@@ -52,7 +52,7 @@ def usable(line: Timeline, mirrored: bool, settings: VideoSettings) -> bool:
     if reason is None:
         return True
     if settings.backend == "torchcodec":
-        fix = _FIX.format(torch_mate("torchcodec"))
+        fix = _FIX.format(torch_mate("torchcodec", again=True))
         if broken() is not None:
             raise MissingExtra("torchcodec was asked for and does not work here", got=reason, fix=fix)
         raise ModelError("torchcodec was asked for and cannot decode this clip", got=reason, fix="set backend to pyav")

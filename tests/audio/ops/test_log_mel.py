@@ -130,7 +130,8 @@ def test_the_twin_has_the_gradient_of_finite_differences() -> None:
 
 _KERNEL = """
 import torch
-from modalign_audio.ops.log_mel import KernelUnavailable, log_mel
+from modalign.errors import KernelUnavailable
+from modalign_audio.ops.log_mel import log_mel
 cases = ((1, 4000, 400, 160, None, 8), (2, 5000, 400, 160, 16000, 80), (3, 900, 256, 80, 1000, 33))
 for b, n, n_fft, hop, length, m in cases:
     made = torch.Generator().manual_seed(n)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from modalign.batch import Targets
 from modalign.objectives import DPO
-from modalign.objectives.base import Loss, Mean, Needs, Objective
+from modalign.objectives.base import Judgements, Loss, Mean, Needs, Objective, Pairing
+from modalign.objectives.judging import RewardObjective
 from modalign.roles import Check, CheckResult, Reward
 from modalign.scores import Scores
 
@@ -83,7 +84,27 @@ class NanAtWeightZero(Faulty):
         return replace(loss, sum=loss.sum + 0 * scores["policy"].logps.sum())
 
 
+class Credulous(RewardObjective):
+    """Counts every response, whether or not anybody scored it, and so learns from what is NaN."""
+
+    pairing: ClassVar[Pairing] = "each"
+
+    @property
+    def judgements(self):
+        return Judgements(scores=self.dimensions)
+
+    def known(self, targets):
+        return targets.weights[:, None] * torch.ones(1, len(self.dimensions))
+
+    def __call__(self, scores, targets, statistics=None):
+        said = torch.stack([targets.rewards[name] for name in self.dimensions], dim=-1)
+        errors = (self.numbers(scores["policy"], len(self.dimensions))[targets.own] - said).square()
+        known = self.known(targets)
+        return Loss(sum=(errors * known).sum(), count=known.sum())
+
+
 OBJECTIVES = {
+    Credulous: "the loss of extreme scores is not finite",
     MeansOfMeans: "the sum of a batch is not the sum over its parts: ",
     Miscounts: "count() is not the count of the loss: ",
     Overflows: "the loss of extreme scores is not finite",
@@ -96,7 +117,7 @@ OBJECTIVES = {
 
 
 @pytest.mark.parametrize("thing", OBJECTIVES, ids=lambda one: one.__name__)
-def test_a_bad_objective_is_told(thing: type[Faulty], breaks: Breaks) -> None:
+def test_a_bad_objective_is_told(thing: type[Objective], breaks: Breaks) -> None:
     assert OBJECTIVES[thing] in breaks("objectives", thing)
 
 

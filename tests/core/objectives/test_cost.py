@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from modalign.objectives import Cost, Loss
-from modalign.testing.laws import Row, lay
+from modalign.testing.rows import Row, lay
 
 
 def of(costs: Tensor, flags: tuple[float, float], objective: Cost | None = None, **preferences: float) -> Loss:

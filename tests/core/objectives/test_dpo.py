@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from modalign.objectives import DPO, Loss
-from modalign.testing.laws import Row, lay
+from modalign.testing.rows import Row, lay
 
 
 def of(objective: DPO, chosen: float, rejected: float) -> tuple[Loss, Tensor]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from modalign.objectives import IPO, Loss
-from modalign.testing.laws import Row, lay
+from modalign.testing.rows import Row, lay
 
 
 def of(objective: IPO, chosen: float, rejected: float, tokens: tuple[int, int] = (2, 4)) -> tuple[Loss, Tensor]:

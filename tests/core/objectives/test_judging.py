@@ -12,7 +12,6 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from modalign.assembler import encode
-from modalign.batch import Targets
 from modalign.comparison import Comparison
 from modalign.errors import DataError, ShapeError
 from modalign.objectives import (
@@ -25,13 +24,10 @@ from modalign.objectives import (
     Regression,
     Thurstone,
 )
-from modalign.scores import Scores
 from modalign.testing import toy_pairs
 from modalign.testing.doubles import ToyPreparer, ask, say
-from modalign.testing.laws import LAWS, random_row
-from modalign.testing.laws import lay as plain
-
-Lay = Callable[..., tuple[dict[str, Scores], Targets]]
+from modalign.testing.laws import LAWS
+from modalign.testing.rows import lay, random_row
 
 TWO = ("helpfulness", "harmlessness")
 MAKE: dict[str, Callable[[tuple[str, ...]], Objective]] = {
@@ -41,8 +37,8 @@ MAKE: dict[str, Callable[[tuple[str, ...]], Objective]] = {
     "thurstone": lambda names: Thurstone(dimensions=names),
     "regression": lambda names: Regression(dimensions=names),
     "huber": lambda names: Regression(dimensions=names, huber_delta=0.5),
-    "ordinal": lambda names: Ordinal(dimensions=names),
-    "learned": lambda names: Ordinal(dimensions=names, learned=True, cuts=(-1.0, 1.5)),
+    "ordinal": lambda names: Ordinal(dimensions=names, learned=False),
+    "learned": lambda names: Ordinal(dimensions=names, cuts=(-1.0, 1.5)),
     "moderation": lambda names: Moderation(dimensions=names, pos_weights={names[0]: 3.0}),
 }
 OBJECTIVES = {name: make(TWO) for name, make in MAKE.items()} | {"cost": Cost(), "whole": BradleyTerry()}
@@ -50,29 +46,29 @@ OBJECTIVES = {name: make(TWO) for name, make in MAKE.items()} | {"cost": Cost(),
 
 @pytest.mark.parametrize("law", LAWS)
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_an_objective_with_missing_judgements_keeps_the_law(name: str, law: str, judge: Lay) -> None:
+def test_an_objective_with_missing_judgements_keeps_the_law(name: str, law: str) -> None:
     LAWS[law](OBJECTIVES[name])
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_the_gradient_is_the_one_finite_differences_give(name: str, judge: Lay) -> None:
+def test_the_gradient_is_the_one_finite_differences_give(name: str) -> None:
     objective = OBJECTIVES[name]
     rows = [random_row(objective.needs, seed=seed) for seed in range(6)]
     leaves = [leaf for row in rows for leaf in row.leaves]
 
     def loss(*values: Tensor) -> Tensor:
         moved = [row.with_leaves([value]) for row, value in zip(rows, values, strict=True)]
-        return objective(*judge(objective.needs, moved)).sum
+        return objective(*lay(objective.needs, moved)).sum
 
-    assert objective(*judge(objective.needs, rows)).count > 0
+    assert objective(*lay(objective.needs, rows)).count > 0
     assert torch.autograd.gradcheck(loss, leaves)
 
 
 @pytest.mark.parametrize("name", MAKE)
-def test_dimensions_together_are_the_sum_of_each_alone(name: str, judge: Lay) -> None:
+def test_dimensions_together_are_the_sum_of_each_alone(name: str) -> None:
     objective = OBJECTIVES[name]
     rows = [random_row(objective.needs, seed=seed) for seed in range(8)]
-    scores, targets = judge(objective.needs, rows)
+    scores, targets = lay(objective.needs, rows)
     head = objective.needs.heads[0]
     together = objective(scores, targets)
     numbers = scores["policy"].rewards[head]
@@ -91,12 +87,10 @@ def test_dimensions_together_are_the_sum_of_each_alone(name: str, judge: Lay) ->
 
 
 @pytest.mark.parametrize("name", MAKE)
-def test_a_dimension_nobody_judged_has_a_gradient_of_exactly_zero_even_where_its_numbers_are_nan(
-    name: str, judge: Lay
-) -> None:
+def test_a_dimension_nobody_judged_has_a_gradient_of_exactly_zero_even_where_its_numbers_are_nan(name: str) -> None:
     objective = OBJECTIVES[name]
     rows = [random_row(objective.needs, seed=seed) for seed in range(8)]
-    scores, targets = judge(objective.needs, rows)
+    scores, targets = lay(objective.needs, rows)
     head = objective.needs.heads[0]
     numbers = scores["policy"].rewards[head].detach()
     # of each number: which dimension it is of, and so whether anybody judged it
@@ -123,16 +117,16 @@ def test_the_class_needs_what_its_default_settings_need() -> None:
     assert BradleyTerry.needs == BradleyTerry().needs
     assert Moderation.needs.heads == ("labels",)
     assert Thurstone(head="sure", dimensions=TWO).needs.heads == ("sure",)
-    spec = Ordinal(learned=True, head_options={"read": "mean"}).needs.spec("reward")
+    spec = Ordinal(head_options={"read": "mean"}).needs.spec("reward")
     assert (spec.type, spec.dimensions) == ("ordinal", ("reward",))
     assert spec.options == {"cuts": [-2.0, 0.0, 2.0], "read": "mean"}
 
 
-def test_predictions_leave_out_what_nobody_said_and_what_fills_a_batch_up(judge: Lay) -> None:
+def test_predictions_leave_out_what_nobody_said_and_what_fills_a_batch_up() -> None:
     objective = OBJECTIVES["moderation"]
     rows = [random_row(objective.needs, seed=seed) for seed in range(12)]
     rows[0] = replace(rows[0], weight=0.0)
-    scores, targets = judge(objective.needs, rows)
+    scores, targets = lay(objective.needs, rows)
     found = objective.predictions(scores, targets)
     assert list(found) == list(TWO)
     for at, name in enumerate(TWO):
@@ -143,31 +137,31 @@ def test_predictions_leave_out_what_nobody_said_and_what_fills_a_batch_up(judge:
         assert found[name].predicted.tolist() == pytest.approx(logits.sigmoid().tolist())
 
 
-def test_names_of_predictions_do_not_depend_on_the_batch(judge: Lay) -> None:
+def test_names_of_predictions_do_not_depend_on_the_batch() -> None:
     for objective in OBJECTIVES.values():
         rows = [random_row(objective.needs, seed=seed) for seed in range(4)]
-        names = objective.predictions(*judge(objective.needs, rows)).keys()
+        names = objective.predictions(*lay(objective.needs, rows)).keys()
         assert names
         for part in ([], rows[:1], rows[1:]):
-            assert objective.predictions(*judge(objective.needs, part)).keys() == names
+            assert objective.predictions(*lay(objective.needs, part)).keys() == names
 
 
 def test_a_judgement_out_of_range_names_its_column() -> None:
     objective = Moderation(dimensions=("hate",))
-    scores, targets = plain(objective.needs, [random_row(objective.needs, seed=0)])
+    scores, targets = lay(objective.needs, [random_row(objective.needs, seed=0)])
     wrong = replace(targets, rewards={"hate": torch.tensor([2.0], dtype=torch.float64)})
     with pytest.raises(DataError, match=r"field=scores.hate: expected a number from 0 to 1; found: 2"):
         objective(scores, wrong)
     pairs = BradleyTerry(dimensions=("tone",))
-    scores, targets = plain(pairs.needs, [random_row(pairs.needs, seed=0)])
+    scores, targets = lay(pairs.needs, [random_row(pairs.needs, seed=0)])
     wrong = replace(targets, preferences={"tone": torch.tensor([-0.5], dtype=torch.float64)})
     with pytest.raises(DataError, match=r"field=preferences.tone: expected a number from 0 to 1; found: -0.5"):
         pairs(scores, wrong)
 
 
 def test_a_head_of_too_few_numbers_is_refused_in_words() -> None:
-    objective = Ordinal(dimensions=TWO, learned=True)
-    scores, targets = plain(objective.needs, [random_row(objective.needs, seed=0)])
+    objective = Ordinal(dimensions=TWO)
+    scores, targets = lay(Regression(dimensions=TWO).needs, [random_row(objective.needs, seed=0)])
     with pytest.raises(ShapeError, match=r"Ordinal takes rewards .* k=6 from a head named `reward`.*type ordinal"):
         objective(scores, targets)
 
@@ -222,7 +216,7 @@ def test_a_row_that_cannot_be_learned_from_is_found_before_training(
 
 def test_pairs_that_are_judged_one_by_one_give_each_response_the_weight_of_its_pair() -> None:
     objective = Regression()
-    scores, targets = plain(BradleyTerry().needs, [random_row(BradleyTerry().needs, seed=seed) for seed in range(2)])
+    scores, targets = lay(BradleyTerry().needs, [random_row(BradleyTerry().needs, seed=seed) for seed in range(2)])
     said = torch.tensor([1.0, math.nan, 0.0, 2.0], dtype=torch.float64)
     loss = objective(scores, replace(targets, rewards={"reward": said}))
     numbers = scores["policy"].rewards["reward"][:, 0].detach()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from modalign.errors import ShapeError
 from modalign.objectives import KTO, Loss, Mean
-from modalign.testing.laws import Row, lay
+from modalign.testing.rows import Row, lay
 
 
 def row(logratio: float, *, label: bool, stranger: float = 0.0, weight: float = 1.0) -> Row:

@@ -32,7 +32,8 @@ from modalign.objectives import (
 )
 from modalign.objectives.base import pair_metrics, weighted
 from modalign.scores import Scores
-from modalign.testing.laws import LAWS, Row, check_objective, lay, random_row, scores_of
+from modalign.testing.laws import LAWS, check_objective
+from modalign.testing.rows import Row, lay, random_row, scores_of
 
 OBJECTIVES = [
     SFT(),

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from modalign.objectives import Loss, Moderation
-from modalign.testing.laws import Row, lay
+from modalign.testing.rows import Row, lay
 
 LABELS = ("violence", "hate")
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from modalign.objectives import ORPO, Loss
 from modalign.objectives.orpo import log1mexp, log_odds
-from modalign.testing.laws import Row, lay
+from modalign.testing.rows import Row, lay
 
 
 def of(objective: ORPO, chosen: float, rejected: float, tokens: tuple[int, int] = (1, 1)) -> Loss:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modalign.objectives import BradleyTerry, Loss, Objective, RaoKupper
-from modalign.testing.laws import Row, lay
+from modalign.testing.rows import Row, lay
 
 
 def of(objective: Objective, difference: float, said: float, *, margin: float | None = None) -> Loss:

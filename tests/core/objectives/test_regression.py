@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import huber_loss
 
 from modalign.objectives import Loss, Regression
-from modalign.testing.laws import Row, lay
+from modalign.testing.rows import Row, lay
 
 
 def of(objective: Regression, numbers: list[float], said: list[float]) -> Loss:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from modalign.errors import ShapeError
 from modalign.objectives import BradleyTerry, Loss, Objective
-from modalign.testing.laws import Row, lay
+from modalign.testing.rows import Row, lay
 
 
 def row(chosen: float, rejected: float, *, margin: float | None = None, weight: float = 1.0) -> Row:

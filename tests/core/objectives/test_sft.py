@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from modalign.objectives import SFT
-from modalign.testing.laws import Row, lay
+from modalign.testing.rows import Row, lay
 
 
 def rows(*pairs: tuple[float, int]) -> list[Row]:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modalign.objectives import Loss, SimPO
-from modalign.testing.laws import Row, lay
+from modalign.testing.rows import Row, lay
 
 
 def of(objective: SimPO, chosen: float, rejected: float, tokens: tuple[int, int] = (2, 4)) -> Loss:

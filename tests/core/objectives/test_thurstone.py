@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from modalign.errors import ShapeError
 from modalign.objectives import Loss, Thurstone
-from modalign.testing.laws import Row, lay
+from modalign.testing.rows import Row, lay
 
 
 def of(numbers: list[list[float]] | Tensor, said: float = 1.0) -> Loss:
@@ -65,11 +66,14 @@ def test_a_wrong_order_makes_the_head_less_sure_and_a_right_one_surer() -> None:
         assert values.grad[:, 1].sign().tolist() == [sign, sign]
 
 
-def test_means_alone_are_case_five() -> None:
-    assert of([[0.8], [0.0]]).sum.item() == pytest.approx(-math.log(NormalDist().cdf(0.8)))
-    # which is variances of one half
+def test_variances_of_one_half_are_case_five() -> None:
     half = math.log(0.5)
-    assert of([[0.8, half], [0.0, half]]).sum.item() == pytest.approx(of([[0.8], [0.0]]).sum.item())
+    assert of([[0.8, half], [0.0, half]]).sum.item() == pytest.approx(-math.log(NormalDist().cdf(0.8)))
+
+
+def test_means_without_variances_are_refused_in_words() -> None:
+    with pytest.raises(ShapeError, match=r"k=2 from a head named `reward`.*type gaussian"):
+        of([[0.8], [0.0]])
 
 
 def test_extreme_numbers_have_a_finite_loss_and_gradient() -> None:

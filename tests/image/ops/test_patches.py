@@ -17,7 +17,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from transformers import CLIPImageProcessor, Qwen2VLImageProcessor, Qwen2VLVideoProcessor
 
-from modalign.errors import ConfigError, ModelError, ShapeError
+from modalign.errors import ConfigError, KernelUnavailable, ModelError, ShapeError
 from modalign.registry import registry
 from modalign_image.ops.patches import Layout, _announce, patches, reference
 
@@ -140,7 +140,7 @@ def test_the_kernel_equals_its_twin_on_a_gpu() -> None:
 
 @pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="there the kernel runs")
 def test_a_kernel_that_cannot_run_raises() -> None:
-    with pytest.raises(ModelError, match=r"needs (a GPU|Triton).*impl='reference'"):
+    with pytest.raises(KernelUnavailable, match=r"needs (a GPU|Triton).*impl='reference'"):
         normalised(pixels(1, 3, 4, 4), patch=2, impl="kernel")
 
 

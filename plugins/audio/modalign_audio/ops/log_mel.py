@@ -19,7 +19,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from modalign.errors import ConfigError, ModelError, ShapeError
+from modalign.errors import ConfigError, KernelUnavailable, ShapeError
 
 Impl = Literal["auto", "reference", "kernel"]
 
@@ -29,12 +29,6 @@ RANGE = 8.0  #: below the loudest mel, in powers of ten; what is fainter is rais
 CHUNK = 512  #: frames at a time on a CPU: their windowed samples and spectrum stay in its cache
 
 _log = logging.getLogger(__name__)
-
-
-class KernelUnavailable(ModelError, RuntimeError):
-    """A kernel that was asked for by name and cannot run here."""
-
-    code = "kernel"
 
 
 def log_mel(

@@ -16,7 +16,7 @@ import torch
 from einops import rearrange, repeat
 from torch import Tensor
 
-from modalign.errors import ConfigError, ModelError, ShapeError
+from modalign.errors import ConfigError, KernelUnavailable, ModelError, ShapeError
 
 Impl = Literal["auto", "reference", "kernel"]
 Layout = Literal["plain", "merged"]
@@ -112,11 +112,11 @@ def kernel(
     """The same by one Triton kernel, which reads each byte and writes each value once."""
     plan = _plan(x, patch, mean, std, scale, layout, merge, temporal)
     if find_spec("triton") is None:
-        raise ModelError("patches(impl='kernel') needs Triton", got="no triton", fix="pass impl='reference'")
+        raise KernelUnavailable("patches(impl='kernel') needs Triton", got="no triton", fix="pass impl='reference'")
     from modalign_image.ops.patches_kernel import interpreted, launch
 
     if not (x.is_cuda or interpreted()):
-        raise ModelError(
+        raise KernelUnavailable(
             "patches(impl='kernel') needs a GPU, or Triton's interpreter",
             got=f"a tensor on {x.device}, TRITON_INTERPRET unset",
             fix="pass impl='reference'",
@@ -193,6 +193,12 @@ def _clips(x: Tensor, layout: Layout) -> Tensor:
         wanted = '"b c h w"' if layout == "plain" else '"b c h w" or "b t c h w"'
         raise ShapeError(f"patches in the {layout} layout are of {wanted}", got=tuple(x.shape))
     return x
+
+
+def probe() -> dict[str, object]:
+    """Arguments to try it on, by name: two pictures that are not square."""
+    pixels = torch.randint(0, 256, (2, 3, 8, 12), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    return {"x": pixels, "patch": 4, "mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4)}
 
 
 @cache

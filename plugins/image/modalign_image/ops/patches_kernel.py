@@ -93,10 +93,10 @@ def launch(
         grid_t,
         grid_h,
         grid_w,
-        merge=merge,
-        temporal=temporal,
-        patch=patch,
-        values=values,
-        block=triton.next_power_of_2(values),
+        merge=merge,  # pyright: ignore[reportArgumentType]
+        temporal=temporal,  # pyright: ignore[reportArgumentType]
+        patch=patch,  # pyright: ignore[reportArgumentType]
+        values=values,  # pyright: ignore[reportArgumentType]
+        block=triton.next_power_of_2(values),  # pyright: ignore[reportArgumentType]
     )
     return out

@@ -1,8 +1,9 @@
-"""What a causal language model is beyond its modules: how it reads, writes and is saved."""
+"""What a language model is beyond its modules: how it reads, writes and is saved."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import cast, final
 
@@ -13,30 +14,30 @@ from modalign.content import RAW, Message, Response
 from modalign.heads.storage import save_heads
 from modalign.integrations.peft import LoraAdapters
 from modalign.model import Model
-from modalign.roles import Assembly
+from modalign.roles import Assembly, Encoded
 from modalign_text.generation import generate
+from modalign_text.media import media_of
 from modalign_text.preparer import ChatPreparer
 
 
-@final
-class CausalLMAssembly(Assembly):
-    """A causal language model with its tokenizer.
+class LanguageAssembly(Assembly):
+    """A language model of transformers, whatever it reads beside words.
 
     library: the model as transformers knows it; its decoder and head are the backbone's and the decoder's.
+    takes: the modalities beside text.
     """
 
     def __init__(
         self,
         library: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
         preparer: ChatPreparer,
-        adapters: LoraAdapters | None = None,
+        adapters: LoraAdapters | None,
+        takes: frozenset[str] = frozenset(),
     ) -> None:
         self.library = library
-        self.tokenizer = tokenizer
         self.preparer = self._chat = preparer
         self.adapters = self._lora = adapters
-        self.takes = frozenset({"text"})
+        self.takes = takes | {"text"}
         self.gives = frozenset({"text"})
 
     def save(self, model: Model, folder: Path, *, merge: bool = False) -> None:
@@ -47,9 +48,17 @@ class CausalLMAssembly(Assembly):
             self.library.save_pretrained(folder, state_dict=self._lora.merged())
         else:
             self._lora.save(folder)
-        self.tokenizer.save_pretrained(folder)
+        self.save_rest(model, folder)
         if len(model.heads):
             save_heads(model.heads, folder)
+
+    @abstractmethod
+    def save_rest(self, model: Model, folder: Path) -> None:
+        """Write what prepares its input, and what is before the language model."""
+
+    @abstractmethod
+    def given(self, model: Model, one: Encoded) -> Mapping[str, object]:
+        """What the library's `generate` is given for a prompt with media, beside its tokens."""
 
     def generate(
         self,
@@ -59,16 +68,19 @@ class CausalLMAssembly(Assembly):
         *,
         progress: Callable[[int], None] | None = None,
     ) -> list[Response]:
-        written = generate(
-            self.library,
-            [self._chat.prompt_ids(prompt) for prompt in prompts],
-            config,
-            stops=self.stops,
-            pad=self.preparer.pad,
-            progress=progress,
-        )
+        stops, pad = self.stops, self.preparer.pad
+        words = [number for number, prompt in enumerate(prompts) if not media_of(prompt)]
+        plain = [self._chat.prompt_ids(prompts[number]) for number in words]
+        found = generate(self.library, plain, config, stops=stops, pad=pad, progress=progress)
+        written = dict(zip(words, found, strict=True))
+        for number in sorted(set(range(len(prompts))) - written.keys()):  # media of several prompts do not line up
+            one = self._chat.prompt(prompts[number])
+            media = self.given(model, one)
+            (written[number],) = generate(
+                self.library, [one.tokens], config, stops=stops, pad=pad, progress=progress, media=media
+            )
         roles = (RAW if prompt[0].role == RAW else "assistant" for prompt in prompts)
-        return [self._chat.response_of(ids, role=role) for ids, role in zip(written, roles, strict=True)]
+        return [self._chat.response_of(written[number], role=role) for number, role in enumerate(roles)]
 
     @property
     def stops(self) -> frozenset[int]:
@@ -76,3 +88,24 @@ class CausalLMAssembly(Assembly):
         own = self.library.generation_config
         said = [] if own is None or own.eos_token_id is None else own.eos_token_id
         return self._chat.stop_ids | frozenset(said if isinstance(said, list) else [cast(int, said)])
+
+
+@final
+class CausalLMAssembly(LanguageAssembly):
+    """A causal language model with its tokenizer."""
+
+    def __init__(
+        self,
+        library: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        preparer: ChatPreparer,
+        adapters: LoraAdapters | None = None,
+    ) -> None:
+        super().__init__(library, preparer, adapters)
+        self.tokenizer = tokenizer
+
+    def save_rest(self, model: Model, folder: Path) -> None:
+        self.tokenizer.save_pretrained(folder)
+
+    def given(self, model: Model, one: Encoded) -> Mapping[str, object]:
+        return {}  # its preparer has refused media

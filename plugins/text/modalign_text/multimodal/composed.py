@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, cast, final
 
@@ -15,23 +15,22 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from modalign.assembler import Sample, assemble
 from modalign.comparison import Comparison
-from modalign.config import Config, ConnectorConfig, EncoderConfig, GenerationConfig, ModelConfig
-from modalign.content import RAW, Message, Response
+from modalign.config import Config, ConnectorConfig, EncoderConfig, ModelConfig
+from modalign.content import Response
 from modalign.errors import CheckpointError, ConfigError
 from modalign.freezing import freeze
-from modalign.heads.storage import load_heads, save_heads
+from modalign.heads.storage import load_heads
 from modalign.integrations.peft import LoraAdapters
 from modalign.model import Model
 from modalign.registry import registry
-from modalign.roles import Assembly, Connector, Encoder
+from modalign.roles import Connector, Encoded, Encoder
 from modalign_text import probe
+from modalign_text.assembly import LanguageAssembly
 from modalign_text.backbone import CausalLMBackbone
 from modalign_text.config import COMPOSITION, Source
 from modalign_text.decoder import TextDecoder
-from modalign_text.generation import generate
 from modalign_text.loader import load_adapters, load_library, load_tokenizer, recompute
 from modalign_text.logits import postprocessing
-from modalign_text.media import media_of
 from modalign_text.multimodal.loader import settings_of
 from modalign_text.multimodal.markers import MarkerWriter
 from modalign_text.preparer import ChatPreparer
@@ -148,10 +147,9 @@ def _load_connectors(connectors: Mapping[str, Connector], folder: Path) -> None:
 
 
 @final
-class ComposedAssembly(Assembly):
+class ComposedAssembly(LanguageAssembly):
     """A language model with encoders before it.
 
-    library: the language model as transformers knows it.
     tokenizer: its own, without our markers.
     """
 
@@ -165,21 +163,11 @@ class ComposedAssembly(Assembly):
         encoders: Mapping[str, EncoderConfig],
         adapters: LoraAdapters | None,
     ) -> None:
-        self.library, self.tokenizer, self.writer = library, tokenizer, writer
-        self.preparer = self._chat = preparer
-        self.adapters = self._lora = adapters
+        super().__init__(library, preparer, adapters, writer.takes)
+        self.tokenizer, self.writer = tokenizer, writer
         self._encoders = dict(encoders)
-        self.takes = frozenset({"text", *writer.takes})
-        self.gives = frozenset({"text"})
 
-    def save(self, model: Model, folder: Path, *, merge: bool = False) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        if self._lora is None:
-            self.library.save_pretrained(folder)
-        elif merge:
-            self.library.save_pretrained(folder, state_dict=self._lora.merged())
-        else:
-            self._lora.save(folder)
+    def save_rest(self, model: Model, folder: Path) -> None:
         self.tokenizer.save_pretrained(folder)
         state = model.connectors.state_dict()
         still = {name: value.detach().cpu().clone().contiguous() for name, value in state.items()}
@@ -194,42 +182,14 @@ class ComposedAssembly(Assembly):
         media = {name: settings.model_dump(mode="json") for name, settings in self.writer.settings.items()}
         whole = Composition(encoders=said, media=media)
         (folder / COMPOSITION).write_text(whole.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        if len(model.heads):
-            save_heads(model.heads, folder)
 
     @torch.no_grad()
-    def generate(
-        self,
-        model: Model,
-        prompts: Sequence[Sequence[Message]],
-        config: GenerationConfig,
-        *,
-        progress: Callable[[int], None] | None = None,
-    ) -> list[Response]:
-        stops, pad = self.stops, self.preparer.pad
-        words = [number for number, prompt in enumerate(prompts) if not media_of(prompt)]
-        plain = [self._chat.prompt_ids(prompts[number]) for number in words]
-        found = generate(self.library, plain, config, stops=stops, pad=pad, progress=progress)
-        written = dict(zip(words, found, strict=True))
-        backbone = cast(CausalLMBackbone, model.backbone)
-        for number in sorted(set(range(len(prompts))) - written.keys()):  # media of several prompts do not line up
-            one = self._chat.prompt(prompts[number])
-            lone = Comparison.unpaired((), Response(messages=()))
-            batch = assemble([Sample(comparison=lone, encoded=(one,), own=1)], share=False)
-            batch = batch.to(next(self.library.parameters()).device)
-            media = {"inputs_embeds": backbone.inputs(batch, model.embed(batch))["inputs_embeds"]}
-            (written[number],) = generate(
-                self.library, [one.tokens], config, stops=stops, pad=pad, progress=progress, media=media
-            )
-        roles = (RAW if prompt[0].role == RAW else "assistant" for prompt in prompts)
-        return [self._chat.response_of(written[number], role=role) for number, role in enumerate(roles)]
-
-    @property
-    def stops(self) -> frozenset[int]:
-        """Token ids that end a turn: the tokenizer's, the checkpoint's and the chat template's."""
-        own = self.library.generation_config
-        said = [] if own is None or own.eos_token_id is None else own.eos_token_id
-        return self._chat.stop_ids | frozenset(said if isinstance(said, list) else [cast(int, said)])
+    def given(self, model: Model, one: Encoded) -> Mapping[str, object]:
+        lone = Comparison.unpaired((), Response(messages=()))
+        batch = assemble([Sample(comparison=lone, encoded=(one,), own=1)], share=False)
+        batch = batch.to(next(self.library.parameters()).device)
+        found = cast(CausalLMBackbone, model.backbone).inputs(batch, model.embed(batch))
+        return {"inputs_embeds": found["inputs_embeds"]}
 
 
 def _registered(encoder: Encoder) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -124,3 +125,27 @@ def ordered(one: Encoded) -> dict[str, list[str]]:
         if slot.first == 0:
             found.setdefault(one.media[slot.digest].modality, []).append(slot.digest)
     return found
+
+
+def spans_of(expansion: Expansion, messages: Sequence[Message], at: int) -> list[Span]:
+    """Where the media of message ``at`` are: of each modality a template keeps the order."""
+    before: Counter[str] = Counter(part.modality for part in media_of(messages[:at]))
+    own: Counter[str] = Counter(part.modality for part in media_of(messages[at : at + 1]))
+    seen: Counter[str] = Counter()
+    found: list[Span] = []
+    for span in expansion.spans:
+        name = span.part.modality
+        if before[name] <= seen[name] < before[name] + own[name]:
+            found.append(span)
+        seen[name] += 1
+    return found
+
+
+def between(start: int, stop: int, taken: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """The runs of ``start`` to ``stop`` that lie in none of the runs taken."""
+    for begin, end in sorted(taken):
+        if start < begin:
+            yield start, min(begin, stop)
+        start = max(start, end)
+    if start < stop:
+        yield start, stop

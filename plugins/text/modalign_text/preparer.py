@@ -7,8 +7,7 @@ turn (a newline, an end of text) is left out: nothing would score it and nothing
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import cast, final
 
@@ -19,7 +18,8 @@ from modalign.content import RAW, Message, Part, Response
 from modalign.errors import DataError, ModalignError
 from modalign.files import File
 from modalign.roles import Encoded, EncodedSegment, Preparer
-from modalign_text.media import Expansion, MediaWriter, Span, media_of, ordered
+from modalign_text.conversations import check_uniform, named, strings_of
+from modalign_text.media import Expansion, MediaWriter, between, media_of, ordered, spans_of
 from modalign_text.rendering import Conversation, Template
 from modalign_text.tokens import Tokeniser, Tokens
 from modalign_text.truncation import fit
@@ -70,18 +70,18 @@ class ChatPreparer(Preparer):
         """One `Encoded` per response, in their order; `Preparer.encode` describes the arguments."""
         prompt, responses = comparison.prompt, comparison.responses
         self._check(prompt, "prompt")
-        for name, response in _named(comparison):
+        for name, response in named(comparison):
             self._check(response.messages, name)
-        _uniform([*prompt, *(message for response in responses for message in response.messages)])
+        check_uniform([*prompt, *(message for response in responses for message in response.messages)])
         self._decode(prompt, "prompt")
-        for name, response in _named(comparison):
+        for name, response in named(comparison):
             self._decode(response.messages, name)
         if not responses:
             self.prompt_ids(prompt)  # a template that refuses it says so now
             return ()
         conversation = Conversation(self._template, prompt)
         encoded: list[Encoded] = []
-        for name, response in _named(comparison):
+        for name, response in named(comparison):
             raw = prompt[0].role == RAW
             one = self._continued(prompt, response) if raw else self._answered(conversation, prompt, response)
             if not one.segments:
@@ -102,7 +102,7 @@ class ChatPreparer(Preparer):
     def prompt(self, messages: Sequence[Message]) -> Encoded:
         """What a model continues to answer these messages."""
         self._check(messages, "prompt")
-        _uniform(messages)
+        check_uniform(messages)
         if messages[0].role == RAW:
             expansion = self._expand(self._words(messages), media_of(messages))
             tokens = self._tokens.read(expansion.text, whole=True)
@@ -164,13 +164,13 @@ class ChatPreparer(Preparer):
             first = place if first is None else first
             start = tokens.inside(expansion.at(place))
             limit = conversation.limit(messages, at)
-            shown = _spans(expansion, messages, at)
+            shown = spans_of(expansion, messages, at)
             ends = [conversation.end(messages, at), *(span.old[1] for span in shown)]
             place = max(place, min(max(ends), limit))
             behind = range(max(start, tokens.inside(expansion.at(place))), tokens.inside(expansion.at(limit)))
             stop = self._turn_end(tokens.ids, behind) or tokens.covering(expansion.at(place))
             taken = [(tokens.inside(span.start), tokens.covering(span.stop)) for span in shown]
-            segments.extend(_segment(*run) for run in _between(start, stop, taken))
+            segments.extend(_segment(*run) for run in between(start, stop, taken))
         ids = tokens.ids[: segments[-1].stop] if segments and messages[-1].scored else tokens.ids
         bound = min([tokens.inside(expansion.at(first or 0)), *(segment.start for segment in segments)])
         return self._encoded(tokens, expansion, ids=ids, prompt=bound, segments=tuple(segments))
@@ -190,7 +190,7 @@ class ChatPreparer(Preparer):
         start = tokens.inside(expansion.at(len(before)))
         shown = [span for span in expansion.spans if span.old[0] >= len(before)]
         taken = [(tokens.inside(span.start), tokens.covering(span.stop)) for span in shown]
-        segments = tuple(_segment(*run) for run in _between(start, len(ids), taken))
+        segments = tuple(_segment(*run) for run in between(start, len(ids), taken))
         return self._encoded(tokens, expansion, ids=ids, prompt=start, segments=segments)
 
     def _decode(self, messages: Sequence[Message], field: str) -> None:
@@ -256,7 +256,7 @@ class ChatPreparer(Preparer):
                         got=f"a part of {part.modality} in a message of {message.role}",
                         fix=f"it takes {', '.join(sorted(takes))}; use a model that takes it, or rows without it",
                     )
-            for words in _strings(message):
+            for words in strings_of(message):
                 plain = self._unended(words) if message.role == RAW and field != "prompt" else words
                 if found := self._spelt.search(plain):
                     raise DataError(
@@ -275,60 +275,3 @@ def _segment(start: int, stop: int) -> EncodedSegment:
 
 def _say(role: str, words: str) -> Message:
     return Message(role=role, parts=(Part(modality="text", value=words),))
-
-
-def _spans(expansion: Expansion, messages: Sequence[Message], at: int) -> list[Span]:
-    """Where the media of message ``at`` are: of each modality a template keeps the order."""
-    before: Counter[str] = Counter(part.modality for part in media_of(messages[:at]))
-    own: Counter[str] = Counter(part.modality for part in media_of(messages[at : at + 1]))
-    seen: Counter[str] = Counter()
-    found: list[Span] = []
-    for span in expansion.spans:
-        name = span.part.modality
-        if before[name] <= seen[name] < before[name] + own[name]:
-            found.append(span)
-        seen[name] += 1
-    return found
-
-
-def _between(start: int, stop: int, taken: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """The runs of ``start`` to ``stop`` that lie in none of the runs taken."""
-    for begin, end in sorted(taken):
-        if start < begin:
-            yield start, min(begin, stop)
-        start = max(start, end)
-    if start < stop:
-        yield start, stop
-
-
-def _named(comparison: Comparison) -> Iterator[tuple[str, Response]]:
-    """The responses by the names their columns have."""
-    names = ("chosen", "rejected") if comparison.kind == "pair" else ()
-    for number, response in enumerate(comparison.responses):
-        yield (names[number] if names else f"responses[{number}]"), response
-
-
-def _uniform(messages: Sequence[Message]) -> None:
-    roles = {message.role for message in messages}
-    if RAW in roles and len(roles) > 1:
-        raise DataError(
-            "a row is a conversation or plain text, not both",
-            field="prompt",
-            got=f"roles {', '.join(sorted(roles))}",
-            fix="write prompt and responses both as messages, or both as plain strings",
-        )
-
-
-def _strings(message: Message) -> Iterator[str]:
-    """Every string of a message that can reach the sequence."""
-    waiting: list[object] = [*(part.value for part in message.parts), *message.extra.values()]
-    while waiting:
-        match waiting.pop():
-            case str() as words:
-                yield words
-            case Mapping() as fields:
-                waiting.extend(fields.values())
-            case list() | tuple() as several:
-                waiting.extend(several)
-            case _:
-                pass

@@ -79,7 +79,12 @@ def test_an_example_runs_as_it_stands(
     said = capsys.readouterr().out.strip().splitlines()[-1]
     (number,) = re.findall(r"(?:loss|loss is|accuracy) (\d\.\d+)", said)
     # log 2 and 1 are the losses at the start; a share of right pairs is 1/2 by chance
-    low, high = {"dpo.py": (0, 0.6931), "custom_objective.py": (0, 1), "reward.py": (0.5, 1.01)}[name]
+    low, high = {
+        "dpo.py": (0, 0.6931),
+        "custom_objective.py": (0, 1),
+        "reward.py": (0.5, 1.01),
+        "pictures.py": (0.99, 1.01),  # the words are the same in every row: by words alone it is 1/2
+    }[name]
     assert low < float(number) < high, said
 
 
@@ -110,7 +115,10 @@ class _Theirs:
         register("dpo", "modalign.objectives.dpo:DPO")
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.stem)
+# docs/media.md needs its files: tests/test_media_docs.py walks it
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if blocks(page, "python") and page.stem != "media"], ids=lambda page: page.stem
+)
 def test_the_python_of_a_page_runs(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pairs()
     folder = tiny_model("tiny")

@@ -103,7 +103,7 @@ class ModelConfig(Config):
 
     freeze: tuple[str, ...] | None = None
     """Parts that do not train: `encoders`, `connectors`, `backbone`, `decoders`, or one by name (`encoders.NAME`).
-    By default the encoders are frozen, and with an adapter all that was loaded; what is new always trains."""
+    By default the encoders are frozen. With an adapter everything is but heads and the connectors of `encoders`."""
 
     media: dict[str, dict[str, object]] = Field(default_factory=dict)
     """How media are decoded, by modality: the settings of each plugin."""

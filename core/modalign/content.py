@@ -62,12 +62,9 @@ class Part:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the content, and of the facts where there are any."""
-        content = digest(self.value)
-        if not self.facts:
-            return content
+        """SHA-256 of the content, of what it is taken for, and of the facts: the same bytes may be two things."""
         facts = json.dumps(dict(sorted(self.facts.items())))
-        return hashlib.sha256(f"{content}\0{facts}".encode()).hexdigest()
+        return hashlib.sha256(f"{self.modality}\0{digest(self.value)}\0{facts}".encode()).hexdigest()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Part) and self.modality == other.modality and self.digest == other.digest

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, final
 from weakref import WeakKeyDictionary
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -59,10 +60,12 @@ class FeatureCache:
             fresh.unlink(missing_ok=True)
 
     def _place(self, encoder: Encoder, digest: str) -> Path:
-        return self.folder / self._key(encoder) / digest[:2] / f"{digest}.safetensors"
+        kind = next(encoder.parameters()).device.type
+        precision = str(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else "whole"
+        return self.folder / f"{self._key(encoder)}-{precision}" / digest[:2] / f"{digest}.safetensors"
 
     def _key(self, encoder: Encoder) -> str:
-        """What tells encoders apart: class, settings and weights. Frozen weights are the same for a whole run."""
+        """What tells encoders apart: class, settings and weights, which are the same for a whole run."""
         if encoder not in self._keys:
             sha = hashlib.sha256(f"{type(encoder).__qualname__}\0{sorted(encoder.facts.items())}\0".encode())
             sha.update(fingerprint(encoder.state_dict()).encode())

@@ -32,8 +32,25 @@ def freeze(model: Model, names: Sequence[str] | None) -> None:
                 fix=f"parts: {', '.join(known)}",
             )
         for module in known[name]:
+            if _adapted(model, module):
+                if names is None:
+                    continue  # what is beneath adapters is frozen already
+                raise ConfigError(
+                    f"{name} holds the adapters that are to train",
+                    where="model.freeze",
+                    got=name,
+                    fix="leave it out: with an adapter the weights beneath are frozen anyway",
+                )
             module.requires_grad_(False)
     _LOG.info("%s", summary(model))
+
+
+def _adapted(model: Model, module: nn.Module) -> bool:
+    """Whether a part holds adapters."""
+    if model.assembly.adapters is None:
+        return False
+    own = {id(value) for value in model.assembly.adapters.parameters()}
+    return any(id(value) in own for value in module.parameters())
 
 
 def parts(model: Model) -> dict[str, list[nn.Module]]:

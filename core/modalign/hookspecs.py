@@ -29,7 +29,7 @@ class Hooks:
 
     @hookspec
     def register_modalities(self, register: Register) -> None:
-        """`Modality`: what reads, saves and shows a part. Declares `blocks` and `columns` it claims, `strings`."""
+        """`Modality`: reads, decodes, saves and shows a part. Declares `blocks` and `columns` it claims, `strings`."""
 
     @hookspec
     def register_loaders(self, register: Register) -> None:
@@ -37,11 +37,11 @@ class Hooks:
 
     @hookspec
     def register_encoders(self, register: Register) -> None:
-        """`Encoder`: media to embeddings. Declares `modality`."""
+        """`Encoder`: decoded media to embeddings, before any backbone. Declares `modality`."""
 
     @hookspec
     def register_connectors(self, register: Register) -> None:
-        """`Connector`: embeddings to another width."""
+        """`Connector`: embeddings to another width, or to another number of them."""
 
     @hookspec
     def register_backbones(self, register: Register) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self, final
 
+import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -66,7 +67,9 @@ class Memo:
                             found[digest] = known.to(device)
         missing = [digest for digest in media if digest not in found]
         if missing:
-            embeddings = encoder([media[digest] for digest in missing])
+            # a frozen encoder may begin with a table that trains: what is kept must not hold on to that graph
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+                embeddings = encoder([media[digest] for digest in missing])
             for digest, embedding in zip(missing, embeddings, strict=True):
                 found[digest] = embedding
                 if frozen and self.cache is not None and media[digest].cacheable:

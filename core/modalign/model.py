@@ -52,11 +52,12 @@ class Model(nn.Module):
             encoder.memo = self.memo
 
     def train(self, mode: bool = True) -> Self:
-        """Training mode for all but frozen encoders, whose answers are remembered and so must not vary."""
+        """Training mode for all but frozen towers, whose answers are remembered and so must not vary."""
         super().train(mode)
         for encoder in self.encoders.values():
-            if cast(Encoder, encoder).frozen:
-                encoder.eval()
+            for tower in cast(Encoder, encoder).parts()[0]:
+                if not any(value.requires_grad for value in tower.parameters()):
+                    tower.eval()
         return self
 
     def forward(self, batch: Batch, draws: Draws) -> Scores:

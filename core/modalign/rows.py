@@ -25,8 +25,11 @@ def common_trunk(encoded: Sequence[Encoded]) -> int:
     for one in rest:
         pairs = zip(first.tokens[:trunk], one.tokens[:trunk], strict=False)
         trunk = min(trunk, next((at for at, (a, b) in enumerate(pairs) if a != b), trunk), len(one.tokens))
-        for name in {*_inputs(first), *_inputs(one)}:
-            trunk = min(trunk, _alike(_inputs(first).get(name), _inputs(one).get(name), trunk))
+        mine, theirs = _inputs(first), _inputs(one)
+        if (first.positions is None) != (one.positions is None):  # without media they are 0, 1, 2, ...
+            mine, theirs = (own if "" in own else own | {"": torch.arange(trunk)} for own in (mine, theirs))
+        for name in {*mine, *theirs}:
+            trunk = min(trunk, _alike(mine.get(name), theirs.get(name), trunk))
     for one in encoded:
         for slot in one.slots:
             shared = all(slot in other.slots for other in encoded)

@@ -6,7 +6,6 @@ Hu et al., https://arxiv.org/abs/2106.09685.
 from __future__ import annotations
 
 import copy
-import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -150,9 +149,7 @@ def attach(
         r=config.r,
         lora_alpha=cast(int, config.alpha),  # a float is fine: only alpha / r is taken
         lora_dropout=config.dropout,
-        # peft leaves the output head of a transformers model out of "all-linear"
-        target_modules="all-linear" if targets == ("all-linear",) else list(targets),
-        exclude_modules=_below(outside) if outside and targets == ("all-linear",) else None,
+        target_modules=_linear(module, outside) if targets == ("all-linear",) else list(targets),
         modules_to_save=list(config.modules_to_save) or None,
         init_lora_weights=cast(bool, _INIT[config.init]),
         use_rslora=config.use_rslora,
@@ -200,9 +197,23 @@ def load(module: nn.Module, folder: Path) -> LoraAdapters:
     return LoraAdapters(model)
 
 
-def _below(paths: Sequence[str]) -> str:
-    """A pattern of the names of everything below some modules."""
-    return rf"(?:{'|'.join(map(re.escape, paths))})(?:\..*)?"
+def _linear(module: nn.Module, outside: Sequence[str]) -> str | list[str]:
+    """What `all-linear` is: every linear layer but the output head and those below ``outside``.
+
+    By their whole paths where something is outside: of a family with experts peft 0.21 takes the last words of the
+    towers' own layers as well, and a `0` of theirs is a whole layer of the decoder.
+    """
+    if not outside:
+        return "all-linear"  # peft leaves the output head of a transformers model out
+    found = getattr(module, "get_output_embeddings", None)
+    head = found() if callable(found) else None
+    return [
+        name
+        for name, one in module.named_modules()
+        if isinstance(one, nn.Linear)
+        and one is not head
+        and not any(name == path or name.startswith(f"{path}.") for path in outside)
+    ]
 
 
 @contextmanager

@@ -63,6 +63,6 @@ def leave_out(model: Model, objective: Objective) -> list[str]:
         raise ModelError(
             "nothing in this model trains",
             got=f"{sum(1 for _ in model.parameters())} parameters, all frozen",
-            fix="set model.adapter, or requires_grad_(True) on what should train",
+            fix="set model.adapter, leave something out of model.freeze, or requires_grad_(True) on what should train",
         )
     return frozen

@@ -165,7 +165,8 @@ def _frozen(module: nn.Module) -> Iterator[nn.Module]:
     """The outermost modules in which nothing trains."""
     for child in module.children():
         own = list(child.parameters())
-        if own and not any(value.requires_grad for value in own):
+        # an encoder may read a table that trains, though nothing in it does
+        if own and not any(value.requires_grad for value in own) and getattr(child, "frozen", True):
             yield child
         else:
             yield from _frozen(child)

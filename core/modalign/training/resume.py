@@ -33,7 +33,7 @@ _FREE = frozenset(
         *("output_dir", "overwrite_output_dir", "resume_from_checkpoint", "report_to", "run_name", "logging_steps"),
         *("eval_steps", "save_steps", "save_total_limit", "merge_adapter", "push_to_hub", "hub_model_id"),
         *("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"),
-        *("dataloader_num_workers", "num_train_epochs", "max_steps"),
+        *("dataloader_num_workers", "num_train_epochs", "max_steps", "feature_cache"),
     }
 )
 

@@ -144,7 +144,7 @@ def _value(value: object, name: str, root: Path | None) -> bytes | File | Tensor
                     "a file can be read inside a data root only",
                     field=name,
                     got=shown(value),
-                    fix="set data.root, or give the encoded bytes",
+                    fix="set data.root (root= in Python), or give the encoded bytes",
                 )
             return File(root=root, name=string(value, name))
         case bytes() | bytearray() | memoryview() if name != "path":

@@ -84,7 +84,7 @@ def stored(value: object, *, root: Path | None, field: str) -> bytes | File | No
             "a file is named where no folder of files is known",
             field=field,
             got=shown(name),
-            fix="set data.root, or give encoded bytes",
+            fix="set data.root (root= in Python), or give encoded bytes",
         )
     return File(root=root, name=name)
 

@@ -92,7 +92,13 @@ class ChatPreparer(Preparer):
                     fix="give it an assistant message that says something, or remove the row",
                 )
             encoded.append(one)
-        cut = fit(encoded, max_length=max_length, truncate=truncate, start=self._tokens.begin)
+        cut = fit(
+            encoded,
+            max_length=max_length,
+            truncate=truncate,
+            start=self._tokens.begin,
+            special=self._tokens.special,
+        )
         return cut if self.media is None else tuple(self.media.finish(one, ordered(one)) for one in cut)
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
@@ -256,7 +262,8 @@ class ChatPreparer(Preparer):
                         got=f"a part of {part.modality} in a message of {message.role}",
                         fix=f"it takes {', '.join(sorted(takes))}; use a model that takes it, or rows without it",
                     )
-            for words in strings_of(message):
+            said = "".join(part.value for part in message.parts if isinstance(part.value, str))
+            for words in (said, *strings_of(message)):  # a token may be spelt across parts
                 plain = self._unended(words) if message.role == RAW and field != "prompt" else words
                 if found := self._spelt.search(plain):
                     raise DataError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import replace
 
 from modalign.errors import ConfigError, TooLong
@@ -10,7 +10,12 @@ from modalign.roles import Encoded
 
 
 def fit(
-    encoded: Sequence[Encoded], *, max_length: int | None, truncate: str | None, start: int | None
+    encoded: Sequence[Encoded],
+    *,
+    max_length: int | None,
+    truncate: str | None,
+    start: int | None,
+    special: Container[int] = (),
 ) -> tuple[Encoded, ...]:
     """The sequences, none longer than ``max_length``.
 
@@ -18,6 +23,7 @@ def fit(
         tokens of each response that is too long. A medium is cut off whole. What is left has a prompt token and a
         scored token.
     start: the token id a sequence begins with, kept when the prompt is cut.
+    special: control tokens; those that touch a medium go with it, for they say where it begins and ends.
     """
     if truncate not in (None, "prompt", "response"):
         raise ConfigError("truncate is 'prompt', 'response' or None", got=repr(truncate))
@@ -26,20 +32,23 @@ def fit(
         return tuple(encoded)
     match truncate:
         case "prompt":
-            return _cut_prompt(encoded, max_length, longest - max_length, start)
+            return _cut_prompt(encoded, max_length, start, special)
         case "response":
-            return tuple(_cut_response(one, max_length, encoded) for one in encoded)
+            return tuple(_cut_response(one, max_length, encoded, special) for one in encoded)
         case _:
             raise _too_long(
                 encoded, max_length, "is too long", "raise max_length, or set on_too_long to skip or truncate"
             )
 
 
-def _cut_prompt(encoded: Sequence[Encoded], max_length: int, excess: int, start: int | None) -> tuple[Encoded, ...]:
+def _cut_prompt(
+    encoded: Sequence[Encoded], max_length: int, start: int | None, special: Container[int]
+) -> tuple[Encoded, ...]:
+    excess = max(len(one.tokens) for one in encoded) - max_length
     kept = 1 if start is not None and all(one.tokens[:1] == (start,) for one in encoded) else 0
-    for slot in encoded[0].slots:  # a medium is dropped whole or not at all
-        if slot.start < kept + excess and (whole := _end(encoded[0], slot.digest)) > kept + excess:
-            excess = max(excess, whole - kept)
+    for begin, end in _media(encoded[0], special):
+        if begin < kept + excess < end:
+            excess = end - kept
     if excess > min(one.prompt for one in encoded) - kept - 1:
         raise _too_long(
             encoded,
@@ -65,13 +74,12 @@ def _cut_prompt(encoded: Sequence[Encoded], max_length: int, excess: int, start:
     )
 
 
-def _cut_response(one: Encoded, max_length: int, encoded: Sequence[Encoded]) -> Encoded:
+def _cut_response(one: Encoded, max_length: int, encoded: Sequence[Encoded], special: Container[int]) -> Encoded:
     if len(one.tokens) <= max_length:
         return one
-    cut = [slot.digest for slot in one.slots if slot.start < max_length and _end(one, slot.digest) > max_length]
-    max_length = min([max_length, *(slot.start for slot in one.slots if slot.digest in cut)])
+    length = min([max_length, *(begin for begin, end in _media(one, special) if begin < max_length < end)])
     segments = tuple(
-        replace(segment, stop=min(segment.stop, max_length)) for segment in one.segments if segment.start < max_length
+        replace(segment, stop=min(segment.stop, length)) for segment in one.segments if segment.start < length
     )
     if not segments or one.prompt < 1:
         raise _too_long(
@@ -82,15 +90,29 @@ def _cut_response(one: Encoded, max_length: int, encoded: Sequence[Encoded]) -> 
         )
     return _only_used(
         one,
-        tokens=one.tokens[:max_length],
+        tokens=one.tokens[:length],
         segments=segments,
-        slots=tuple(slot for slot in one.slots if slot.stop <= max_length),
+        slots=tuple(slot for slot in one.slots if slot.stop <= length),
     )
 
 
-def _end(one: Encoded, digest: str) -> int:
-    """Where the last token of a medium ends that is in the sequence once."""
-    return max(slot.stop for slot in one.slots if slot.digest == digest)
+def _media(one: Encoded, special: Container[int]) -> list[tuple[int, int]]:
+    """Where each showing of a medium begins and ends, the control tokens that touch it with it: cut whole or not."""
+    found: list[tuple[int, int]] = []
+    for slot in sorted(one.slots, key=lambda slot: slot.start):
+        if slot.first == 0:
+            found.append((slot.start, slot.stop))
+        else:
+            found[-1] = (found[-1][0], slot.stop)
+    return [_touching(one, begin, end, special) for begin, end in found]
+
+
+def _touching(one: Encoded, begin: int, end: int, special: Container[int]) -> tuple[int, int]:
+    while begin and one.tokens[begin - 1] in special:
+        begin -= 1
+    while end < len(one.tokens) and one.tokens[end] in special:
+        end += 1
+    return begin, end
 
 
 def _only_used(one: Encoded, **changes: object) -> Encoded:

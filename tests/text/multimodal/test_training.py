@@ -12,11 +12,12 @@ from transformers import AutoModelForMultimodalLM, AutoProcessor
 import modalign
 from modalign.comparison import Comparison
 from modalign.config import AdapterConfig
+from modalign.content import Part
 from modalign.errors import ConfigError, DataError
 from modalign.objectives import DPO, KTO, SFT, Objective
 from modalign.training import Trainer, TrainingConfig
 from modalign_text.multimodal.assembly import MultimodalAssembly
-from modalign_text.multimodal.cases import answer, in_prompt, in_responses, loaded, medium, message
+from modalign_text.multimodal.cases import answer, in_history, in_prompt, in_responses, loaded, medium, message
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +100,75 @@ def test_statistics_of_a_step_in_pieces_see_each_medium_once(folder: Path, tmp_p
     # in two micro-batches, each gone through for z0 and again for the loss, with mismatched responses beside
     assert rows[0]["encoder/image/passes"] == 4.0
     assert rows[0]["loss"] == pytest.approx(0.5, abs=1e-6)
+
+
+def test_the_same_picture_in_two_micro_batches_of_a_step(folder: Path, tmp_path: Path) -> None:
+    # full fine-tuning: the embeddings begin with a table that trains, and the memo outlives the first backward pass
+    rows = train(
+        loaded(folder, "qwen2_5_vl"),
+        SFT(),
+        [in_prompt("image", 0), in_prompt("image", 0)],
+        tmp_path / "run",
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=2,
+    )
+    assert rows[0]["encoder/image/passes"] == 1.0
+
+
+def test_the_same_bytes_may_be_two_media() -> None:
+    one, other = (Part(modality=name, value=b"GIF89a") for name in ("image", "video"))
+    assert one.digest != other.digest
+
+
+def test_a_projector_that_is_saved_whole_beside_adapters_trains(folder: Path, tmp_path: Path) -> None:
+    adapter = AdapterConfig(
+        r=2,
+        target_modules=("language_model.layers.0.self_attn.q_proj",),
+        modules_to_save=("multi_modal_projector",),
+    )
+    model = loaded(folder, "llava", adapter=adapter)
+    trains = [name for name in model.trainable() if "modules_to_save" in name]
+    assert trains
+    before = {name: model.get_parameter(name).detach().clone() for name in trains}
+    rows = train(model, DPO(), pairs("image"), tmp_path / "run", learning_rate=1e-2)
+    assert rows[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert not any(torch.equal(model.get_parameter(name), before[name]) for name in trains)
+
+
+def test_a_picture_shown_twice_is_cut_off_once(folder: Path) -> None:
+    preparer = loaded(folder, "llava").assembly.preparer
+    turns = [
+        message("user", medium("image"), "what?"),
+        message("assistant", "a cat"),
+        message("user", medium("image"), "sure?"),
+    ]
+    pair = Comparison.pair(turns, answer("yes"), answer("no"))
+    whole = len(preparer.encode(pair)[0].tokens)
+    (one, _) = preparer.encode(pair, max_length=whole - 30, truncate="prompt")
+    assert len(one.slots) == 1
+    shown = Comparison.pair([message("user", medium("image"), "again")], answer(medium("image"), "there"), answer("no"))
+    longest = len(preparer.encode(shown)[0].tokens)
+    (one, _) = preparer.encode(shown, max_length=longest - 2, truncate="response")
+    assert len(one.slots) == 2
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_omni_thinker", "qwen2_5_vl"])
+@pytest.mark.parametrize("truncate", ["prompt", "response"])
+def test_every_length_leaves_a_sequence_or_says_why_not(family: str, truncate: str, folder: Path) -> None:
+    preparer = loaded(folder, family).assembly.preparer
+    pair = in_history("image") if truncate == "prompt" else in_responses("image")
+    longest = max(len(one.tokens) for one in preparer.encode(pair))
+    for length in range(8, longest):
+        try:
+            found = preparer.encode(pair, max_length=length, truncate=truncate)
+        except DataError:
+            continue
+        assert all(len(one.tokens) <= length for one in found)
+
+
+def test_a_part_that_holds_adapters_cannot_be_frozen(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="backbone holds the adapters"):
+        loaded(folder, "llava", adapter=AdapterConfig(r=2), freeze=("encoders", "backbone"))
 
 
 def test_what_is_frozen_does_not_move_and_the_rest_does(folder: Path, tmp_path: Path) -> None:

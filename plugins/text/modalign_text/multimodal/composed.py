@@ -62,7 +62,8 @@ def load_composed(source: Source, config: ModelConfig) -> Model:
     adapters = load_adapters(library, source, config)
     if config.gradient_checkpointing:
         recompute(library)
-    encoders = {name: _encoder(name, one, source, backbone.dtype) for name, one in asked.items()}
+    inside = source.folder if not config.encoders else None  # a path that was saved is of the folder it was saved in
+    encoders = {name: _encoder(name, one, inside, backbone.dtype) for name, one in asked.items()}
     connectors = {
         name: _connector(one.connector, encoders[name].width, backbone).to(backbone.dtype)
         for name, one in asked.items()
@@ -106,7 +107,7 @@ def read_composition(folder: Path) -> Composition | None:
         ) from error
 
 
-def _encoder(modality: str, config: EncoderConfig, source: Source, dtype: torch.dtype) -> Encoder:
+def _encoder(modality: str, config: EncoderConfig, inside: Path | None, dtype: torch.dtype) -> Encoder:
     entries = registry.entries("encoders")
     known = [name for name, entry in entries.items() if entry.declarations.get("modality") == modality]
     if config.type is None and len(known) != 1:
@@ -125,8 +126,16 @@ def _encoder(modality: str, config: EncoderConfig, source: Source, dtype: torch.
             got=f"it is for {entries[name].declarations.get('modality')}",
             fix=f"registered for {modality}: {', '.join(known) or 'none'}",
         )
-    inside = None if source.folder is None else source.folder / config.path
-    path = str(inside) if inside is not None and config.path.startswith(f"{_FOLDER}/") else config.path
+    path = config.path
+    if inside is not None:
+        if config.path != f"{_FOLDER}/{modality}":
+            raise CheckpointError(
+                "a saved model's encoder lies beside it",
+                where=str(inside / COMPOSITION),
+                got=config.path,
+                fix=f"write {_FOLDER}/{modality} there, or name the encoder in model.encoders",
+            )
+        path = str(inside / config.path)
     return kind.load(path, revision=config.revision, dtype=dtype, **config.options)
 
 

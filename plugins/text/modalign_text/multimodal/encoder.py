@@ -41,6 +41,7 @@ _ORDINARY: Final = frozenset(
         "use_cache",
     }
 )
+OWN: Final = "own"  #: parameters that lie beside the towers, in none of them
 _DEEP: Final = ("visual_pos_masks", "deepstack_visual_embeds")
 
 
@@ -81,7 +82,7 @@ class TowerEncoder(Encoder):
     @property
     def _names(self) -> list[str]:
         """The towers this modality runs through, as far as is known."""
-        return [name for name in self.towers if self._used is None or name in self._used]
+        return [name for name in self.towers if self._used is None or name in self._used or name == OWN]
 
     @property
     def frozen(self) -> bool:
@@ -228,7 +229,10 @@ def towers_of(library: PreTrainedModel) -> dict[str, nn.Module]:
     """
     decoder, head = library.get_decoder(), library.get_output_embeddings()
 
+    own: dict[str, nn.Parameter] = {}
+
     def walk(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+        own.update(module.named_parameters(recurse=False))
         for name, child in module.named_children():
             if child is decoder or child is head:
                 continue
@@ -237,7 +241,8 @@ def towers_of(library: PreTrainedModel) -> dict[str, nn.Module]:
             else:
                 yield name, child
 
-    return dict(walk(library))
+    found = dict(walk(library))
+    return found | ({OWN: nn.ParameterDict(own)} if own else {})
 
 
 def _placeholders(medium: Medium) -> tuple[int, ...]:

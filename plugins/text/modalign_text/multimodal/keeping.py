@@ -30,6 +30,8 @@ class Kept(Generic[Made]):
 
     def keep(self, digest: str, made: Made) -> None:
         """Keep what was made, and drop what was not asked for longest."""
+        if digest in self._made:
+            self._bytes -= _size(self._made.pop(digest))
         self._made[digest] = made
         self._bytes += _size(made)
         while len(self._made) > 1 and self._bytes > _BYTES:

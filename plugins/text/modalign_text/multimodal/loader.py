@@ -75,6 +75,8 @@ def load_multimodal(source: Source, config: ModelConfig) -> Model:
     preparer = ChatPreparer(writer.tokenizer, template=writer.template, media=writer)
     outside = [name for name, module in library.named_modules() if any(module is one for one in towers.values())]
     adapters = load_adapters(library, source, config, outside=outside)
+    for encoder in encoders.values():  # adapters may have put other modules in the towers' places
+        cast("TowerEncoder | RowEncoder", encoder).towers = nn.ModuleDict(towers_of(library))
     if config.gradient_checkpointing:
         recompute(library)
     head = cast(nn.Module, library.get_output_embeddings())  # after adapters: they may have wrapped it
@@ -86,7 +88,20 @@ def load_multimodal(source: Source, config: ModelConfig) -> Model:
         heads={} if source.folder is None else load_heads(source.folder, backbone.width),
     )
     freeze(model, config.freeze)
+    _check_whole(library, model)
     return model
+
+
+def _check_whole(library: PreTrainedModel, model: Model) -> None:
+    """Raise where something of the checkpoint would train outside of the model: no optimizer would ever see it."""
+    known = {id(value) for value in model.parameters()}
+    lost = [name for name, value in library.named_parameters() if value.requires_grad and id(value) not in known]
+    if lost:
+        raise ModelError(
+            "weights of this checkpoint belong to none of its parts",
+            got=f"{type(library).__name__}: {', '.join(lost[:4])}",
+            fix="use another family (docs/media.md lists those that were tried), and please tell us",
+        )
 
 
 _Parts = tuple[ProcessorWriter, Backbone, dict[str, Encoder]]

@@ -63,6 +63,7 @@ class ProcessorWriter(MediaWriter):
         """What a medium's embeddings depend on beside weights: how it is decoded and processed."""
         return {
             "family": type(self._skeleton).__name__,
+            "config": self._skeleton.config.to_json_string(),
             "media": self.settings[modality].model_dump_json(),
             "processor": self.processor.to_json_string(),
         }
@@ -125,7 +126,15 @@ class ProcessorWriter(MediaWriter):
         types = self.types([one.tokens])
         media = [one.media[digest] for digests in order.values() for digest in digests]
         given: dict[str, object] = {**self.laid(media), "mm_token_type_ids": types}
-        positions = positions_of(self._skeleton, ids, given)
+        try:
+            positions = positions_of(self._skeleton, ids, given)
+        except (RuntimeError, ValueError, IndexError, StopIteration) as error:
+            raise DataError(
+                "what is left of this row is no sequence the model has positions for",
+                field="prompt",
+                got=f"{len(one.tokens)} tokens; {' '.join(str(error).split())[:200]}",
+                fix="raise max_length, or set on_too_long to skip",
+            ) from error
         features = {name: types[0] for name in ("token_type_ids", "mm_token_type_ids") if name in self._tokens}
         return replace(one, positions=positions, features=features)
 

@@ -63,7 +63,7 @@ class RowWriter(ProcessorWriter):
         media: dict[str, object] = {}
         for name, digests in order.items():
             given = [given_of(cast(Content, one.media[digest].extra["content"])) for digest in digests]
-            media |= {ARGUMENTS[name][0]: [medium for medium, _ in given], **given[0][1]}
+            media |= {ARGUMENTS[name][0]: [medium for medium, _ in given], **_together([one for _, one in given])}
         call = cast("Callable[..., BatchFeature]", self.processor)
         found = call(text=[text], return_tensors="pt", add_special_tokens=False, **media)
         if cast(Tensor, found["input_ids"])[0].tolist() != ids:
@@ -145,6 +145,21 @@ class WholeBackbone(Backbone):
         with _states_only(self.library) as found:
             cast("Callable[..., object]", self.library)(**arguments, use_cache=False)
         return found[0]
+
+
+def _together(settings: Sequence[Mapping[str, object]]) -> dict[str, object]:
+    """The settings of several media for one call: lists one behind the other, the rest as the first has it."""
+    found: dict[str, object] = {}
+    for one in settings:
+        for name, value in one.items():
+            if isinstance(value, Mapping):
+                before = cast("Mapping[str, object]", found.get(name, {}))
+                found[name] = _together([before, cast("Mapping[str, object]", value)])
+            elif isinstance(value, list):
+                found[name] = [*cast("list[object]", found.get(name, [])), *value]
+            else:
+                found.setdefault(name, value)
+    return found
 
 
 def placed(medium: Medium, device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from functools import cache
+from importlib import import_module
 from typing import BinaryIO, Final
 
 from torch import Tensor
@@ -28,10 +29,9 @@ _FIX: Final = "install FFmpeg and {}, or set backend to pyav"
 def broken() -> str | None:
     """Why torchcodec cannot be used here, in a line; None where it can."""
     try:
-        import torchcodec.decoders  # noqa: F401
-        from torchcodec._core.ops import get_ffmpeg_library_versions
-
-        get_ffmpeg_library_versions()  # importing it is no proof: it looks for FFmpeg when it is first used
+        import_module("torchcodec.decoders")
+        # importing it is no proof: it looks for FFmpeg when it is first used
+        import_module("torchcodec._core.ops").get_ffmpeg_library_versions()
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
         return str(error).strip().partition("\n")[0] or type(error).__name__
     return None
@@ -94,9 +94,9 @@ def decode_with_torchcodec(
 
 def _frames(file: BinaryIO, stream: int, line: Timeline, indices: Sequence[int], limits: Limits) -> list[Tensor] | None:
     """The same; None where a frame is not what the timeline says."""
-    from torchcodec.decoders import VideoDecoder  # pyright: ignore[reportPrivateImportUsage]
-
-    decoder = VideoDecoder(Guarded(file, limits), stream_index=stream, device="cpu")  # pyright: ignore[reportArgumentType]
+    decoder = import_module("torchcodec.decoders").VideoDecoder(
+        Guarded(file, limits), stream_index=stream, device="cpu"
+    )
     found: list[Tensor] = []
     for index in indices:
         limits.check_time()

@@ -72,8 +72,8 @@ CASES: dict[str, tuple[Objective, Sequence[Comparison]]] = {
     "thurstone": (Thurstone(dimensions=TWO), pairs()),
     "cost": (Cost(), pairs()),
     "regression": (Regression(dimensions=TWO, head_options={"read": "mean"}), singles()),
-    "ordinal": (Ordinal(dimensions=TWO), singles()),
-    "learned": (Ordinal(dimensions=TWO, learned=True), singles()),
+    "ordinal": (Ordinal(dimensions=TWO, learned=False), singles()),
+    "learned": (Ordinal(dimensions=TWO), singles()),
     "moderation": (Moderation(dimensions=("a",)), singles()),
 }
 

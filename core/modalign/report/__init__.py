@@ -2,6 +2,6 @@
 
 from modalign.report.demonstration import of_demonstration
 from modalign.report.page import Page, render, write
-from modalign.report.runs import of_run
+from modalign.report.runs import of_evaluation, of_run
 
-__all__ = ["Page", "of_demonstration", "of_run", "render", "write"]
+__all__ = ["Page", "of_demonstration", "of_evaluation", "of_run", "render", "write"]

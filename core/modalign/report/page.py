@@ -58,6 +58,51 @@ class Row:
 
 @final
 @dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table of words and shares.
+
+    title, note: above it.
+    head: of its columns; the first one names the lines.
+    lines: as long as the head; a `Cell` is shown with its bar and its interval.
+    """
+
+    title: str
+    note: str
+    head: tuple[str, ...]
+    lines: tuple[tuple[str | Cell, ...], ...]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """An SVG drawn here.
+
+    title, note: above it.
+    svg: as it is; nothing in it is escaped again.
+    """
+
+    title: str
+    note: str
+    svg: str
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Gallery:
+    """Pictures side by side.
+
+    title, note: above them.
+    columns: at most so many in a row.
+    """
+
+    title: str
+    note: str
+    pictures: tuple[Picture, ...]
+    columns: int = 3
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
 class Answer:
     """One response as shown.
 
@@ -98,6 +143,7 @@ class Page:
     facts: short ones under the heading, (name, value).
     bars, bars_title, bars_note: shares with intervals.
     columns, rows: a table of shares: its columns' labels with their roles.
+    tables, galleries: further tables, and pictures.
     charts: curves.
     examples, examples_note: what the model was shown.
     cases: responses to compare.
@@ -113,6 +159,8 @@ class Page:
     bars: tuple[Bar, ...] = ()
     columns: tuple[tuple[str, str], ...] = ()
     rows: tuple[Row, ...] = ()
+    tables: tuple[Table, ...] = ()
+    galleries: tuple[Gallery, ...] = ()
     charts: tuple[Chart, ...] = ()
     examples_note: str = ""
     examples: tuple[Case, ...] = ()

@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from modalign.errors import DataError
+from modalign.objectives.base import Predictions
 from modalign.report.curves import Chart, Line
+from modalign.report.judged import of_predictions
 from modalign.report.page import Page
+from modalign.report.predictions import Kept, kept
 from modalign.training.storage.metricslog import read_metrics
 from modalign.training.storage.runfolder import RunFolder
 
@@ -27,6 +30,12 @@ CHARTED: Mapping[str, str] = {
     "margin": "reward of the chosen minus reward of the rejected",
     "grad_norm": "before clipping",
 }
+
+AGREEMENT = "Agreement with people"
+HOW_OFTEN = (
+    "The share of pairs of which the model prefers the response that people prefer, with its 95 % interval; one half "
+    "is chance."
+)
 
 
 def series(folder: Path) -> dict[str, tuple[tuple[float, float], ...]]:
@@ -60,8 +69,10 @@ def chart(
 
 
 def of_run(folder: Path) -> Page:
-    """The report of one training run: its last metrics, its curves and its settings."""
+    """The report of one training run: what its last evaluation found, its last metrics, its curves, its settings."""
     found = series(folder)
+    predictions = kept(folder)
+    judged = of_predictions({} if predictions is None else predictions.by_name)
     charts = tuple(
         Chart(title=name, note=note, lines=(Line(label=name, role="dpo", points=found[name]),))
         for name, note in CHARTED.items()
@@ -69,11 +80,54 @@ def of_run(folder: Path) -> Page:
     )
     steps = max((points[-1][0] for points in found.values()), default=0)
     last = tuple((name, f"{found[name][-1][1]:.4g}") for name in CHARTED if name in found)
+    values = f"Last values: {', '.join(f'{name} {value}' for name, value in last[:4]) or 'none'}."
     return Page(
         title=folder.resolve().name,
-        lead=f"{steps:g} steps. Last values: {', '.join(f'{name} {value}' for name, value in last[:4]) or 'none'}.",
+        lead=f"{steps:g} steps. {judged.lead or values}",
+        facts=() if predictions is None else _facts(predictions, steps),
+        bars_title=AGREEMENT,
+        bars_note=HOW_OFTEN,
+        bars=judged.bars,
+        tables=judged.tables,
+        galleries=judged.galleries,
         charts=charts,
         settings=(("Run", settings(folder)), ("Last metrics", last)),
+    )
+
+
+def of_evaluation(
+    predictions: Mapping[str, Predictions], *, title: str, samples: int, skipped: Mapping[str, int]
+) -> Page:
+    """The report of one evaluation of a reward model.
+
+    title: what it was evaluated on.
+    samples: rows of that.
+    skipped: rows that were left out, by reason.
+    """
+    judged = of_predictions(predictions)
+    left_out = tuple((f"Skipped: {reason}", f"{count:,}") for reason, count in skipped.items())
+    return Page(
+        title=title,
+        lead=judged.lead,
+        facts=(("Samples", f"{samples:,}"), ("Judgements", f"{_judgements(predictions):,}"), *left_out),
+        bars_title=AGREEMENT,
+        bars_note=HOW_OFTEN,
+        bars=judged.bars,
+        tables=judged.tables,
+        galleries=judged.galleries,
+    )
+
+
+def _judgements(predictions: Mapping[str, Predictions]) -> int:
+    return sum(len(one.said) for one in predictions.values())
+
+
+def _facts(predictions: Kept, steps: float) -> tuple[tuple[str, str], ...]:
+    when = "at the end" if predictions.step == steps else f"after {predictions.step:,} of {steps:,g} steps"
+    return (
+        ("Judgements", f"{_judgements(predictions.by_name):,}"),
+        ("Of", f"{len(predictions.by_name)} kinds"),
+        ("Evaluated", when),
     )
 
 

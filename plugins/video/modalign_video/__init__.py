@@ -12,8 +12,9 @@ def register_modalities(register: Register) -> None:
 @hookimpl
 def register_encoders(register: Register) -> None:
     """Towers of whole clips, and towers of pictures over frames."""
-    register("video", "modalign_video.encoder:VideoEncoder", modality="video")
-    register("frames", "modalign_video.frame_encoder:FrameEncoder", modality="video")
+    tried = "modalign_video.testing"
+    register("video", "modalign_video.encoder:VideoEncoder", modality="video", probe=f"{tried}:clips")
+    register("frames", "modalign_video.frame_encoder:FrameEncoder", modality="video", probe=f"{tried}:frames")
 
 
 @hookimpl

@@ -6,14 +6,19 @@ import json
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
+import torch
 
 from modalign.content import Message, Part, Response
 from modalign.errors import DataError
+from modalign.objectives.base import Predictions
 from modalign.registry import registry
-from modalign.report import Page, of_demonstration, of_run, render, write
+from modalign.report import Page, of_demonstration, of_evaluation, of_run, render, write
+from modalign.report.judged import of_predictions
 from modalign.report.page import Answer, Bar, Case, Cell, Row
+from modalign.report.predictions import keep
 from modalign.report.runs import series
 from modalign.world import Concept, Verdict, World, judge, measure
 from modalign.world.demonstration import Demonstration, DemonstrationConfig, Stage
@@ -147,3 +152,43 @@ def test_a_later_line_of_a_step_wins(tmp_path):
 def test_a_folder_that_is_no_run_is_refused_by_name(tmp_path):
     with pytest.raises(DataError, match=r"no metrics\.jsonl"):
         of_run(tmp_path)
+
+
+def judged(kind, predicted, said):
+    values = (torch.tensor(values, dtype=torch.float64) for values in (predicted, said))
+    return Predictions(kind=kind, predicted=next(values), said=next(values))
+
+
+JUDGED = (
+    judged("preference", [0.9, 0.8, 0.3, 0.6, 0.5], [1.0, 1.0, 1.0, 0.0, 0.5]),  # 2 of 4 agree
+    judged("label", [0.9, 0.7, 0.4, 0.2, 0.6, 0.1], [1.0, 1.0, 1.0, 0.0, 0.0, 0.0]),
+    judged("number", [0.1, 1.2, 2.6, 2.4], [0.0, 1.0, 2.0, 3.0]),
+)
+
+
+def test_names_cannot_break_out_of_a_picture_or_a_page(tmp_path):
+    given = {f"{HOSTILE}{kind}": found for kind, found in (("p", JUDGED[0]), ("l", JUDGED[1]), ("n", JUDGED[2]))}
+    for gallery in of_predictions(given).galleries:
+        for picture in gallery.pictures:
+            ElementTree.fromstring(picture.svg)
+    folder = run_folder(tmp_path / "run", [{"step": 3, "loss": 0.5}])
+    keep(folder, given, step=3)
+    harmless(render(of_run(folder)))
+    harmless(render(of_evaluation(given, title=HOSTILE, samples=5, skipped={HOSTILE: 1})))
+
+
+def test_the_report_of_a_run_shows_what_its_last_evaluation_found(tmp_path):
+    folder = run_folder(tmp_path / "run", [{"step": step, "loss": 0.7} for step in (1, 2, 3)])
+    keep(folder, {"kindness": JUDGED[0], "rude": JUDGED[1]}, step=2)
+    html = render(of_run(folder))
+    harmless(html)
+    for said in ("Agreement with people", "kindness", "50.0 %", "rude", "AUROC", "Called, and carried", "Calibration"):
+        assert said in html
+    assert "after 2 of 3 steps" in html
+
+
+def test_a_run_without_predictions_has_the_report_it_had(tmp_path):
+    folder = run_folder(tmp_path / "run", [{"step": 1, "loss": 0.7}])
+    page = of_run(folder)
+    assert (page.bars, page.tables, page.galleries, page.facts) == ((), (), (), ())
+    assert "Last values: loss 0.7" in page.lead

@@ -203,7 +203,8 @@ class CausalLMBackbone(Backbone):
             # only its shape, type and device are read
             "inputs_embeds": torch.empty(rows, length, 0, dtype=self.dtype, device=device),
             "attention_mask": None,
-            "past_key_values": None,
+            "cache": None,
+            "past_key_values": None,  # what transformers called the cache before 5.24
             "position_ids": None,
             "cache_position": torch.arange(length, device=device),
             **types,

@@ -7,23 +7,18 @@ t frames, c channels, h w pixels.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping
 from random import Random
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, cast
+from typing import Final
 
 import torch
-from einops import rearrange
 from torch import Tensor
 
 from modalign.content import Part
 from modalign_video.config import VideoSettings
 from modalign_video.decoding import decode
-from modalign_video.writing import even_sized
-
-if TYPE_CHECKING:
-    from av.video.stream import VideoStream
+from modalign_video.writing import mp4
 
 Distortion = Callable[[Tensor, Random], Tensor]
 
@@ -139,18 +134,6 @@ def _levels(values: Tensor) -> Tensor:
 
 def _through(codec: str, options: dict[str, str], frames: Tensor) -> Tensor:
     """Frames encoded with a codec and decoded again."""
-    import av
-
-    even = even_sized(frames)
-    file = io.BytesIO()
-    with av.open(file, "w", format="mp4") as container:
-        # on more threads x264 decides by what is ready first, and equal seeds would differ
-        made = container.add_stream(codec, rate=_RATE, options=options | {"threads": "1"})
-        stream = cast("VideoStream", made)
-        stream.height, stream.width, stream.pix_fmt = even.shape[2], even.shape[3], "yuv420p"
-        for frame in rearrange(even, "t c h w -> t h w c"):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame.contiguous().numpy(), format="rgb24")))
-        container.mux(stream.encode(None))
-    part = Part(modality="video", value=file.getvalue())
+    part = Part(modality="video", value=mp4(frames, _RATE, codec=codec, options=options))
     found = decode(part, VideoSettings(frames=len(frames))).tensor
     return found[:, :, : frames.shape[2], : frames.shape[3]]

@@ -96,7 +96,7 @@ class Wanted:
                 fix="scale it to one size: ffmpeg -i clip -vf scale=640:360 out.mp4",
             )
         self._size = size
-        pixels = rearrange(torch.from_numpy(frame.to_ndarray(format="rgb24")), "h w c -> c h w")
+        pixels = rearrange(torch.from_numpy(frame.to_ndarray(format="rgb24", threads=1)), "h w c -> c h w")
         turned = turn(pixels, *orientation(frame, field=self._limits.field))
         self._kept[place] = resized(turned, self._limits.settings)
 

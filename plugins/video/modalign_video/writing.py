@@ -1,4 +1,4 @@
-"""Frames to MP4 (H.264), for files and for pages.
+"""Frames to MP4, for files and for pages.
 
 t frames, c channels, h w pixels.
 """
@@ -6,6 +6,9 @@ t frames, c channels, h w pixels.
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, cast
 
 import torch
 from einops import rearrange, repeat
@@ -13,24 +16,32 @@ from torch import Tensor
 
 from modalign_video.sampling import exact_rate
 
-_QUALITY = "12"  #: of H.264's constant rate factor: 0 keeps everything, 51 the least
+if TYPE_CHECKING:
+    from av.video.stream import VideoStream
+
+_PIXELS = "yuv420p"
+_FINE = MappingProxyType({"crf": "12"})  #: H.264's constant rate factor: 0 keeps everything, 51 the least
 
 
-def mp4(frames: Tensor, rate: float) -> bytes:
-    """Encoded frames; where their height or width is odd the last row or column is repeated, as H.264 needs pairs.
+def mp4(frames: Tensor, rate: float, *, codec: str = "libx264", options: Mapping[str, str] = _FINE) -> bytes:
+    """Encoded frames; where their height or width is odd the last row or column is repeated, as codecs need pairs.
+
+    Equal frames give equal bytes: everything runs on one thread. On more, x264 decides by what is ready first.
 
     frames: ``t 3 h w`` of uint8.
     rate: frames per second.
+    codec, options: as FFmpeg names them.
     """
     import av
 
     even = even_sized(frames)
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=exact_rate(rate), options={"crf": _QUALITY})
-        stream.height, stream.width, stream.pix_fmt = even.shape[2], even.shape[3], "yuv420p"
+        stream = cast("VideoStream", container.add_stream(codec, exact_rate(rate), options={**options, "threads": "1"}))
+        stream.height, stream.width, stream.pix_fmt = even.shape[2], even.shape[3], _PIXELS
         for frame in rearrange(even, "t c h w -> t h w c"):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame.contiguous().numpy(), format="rgb24")))
+            painted = av.VideoFrame.from_ndarray(frame.contiguous().numpy(), format="rgb24")
+            container.mux(stream.encode(painted.reformat(format=_PIXELS, threads=1)))
         container.mux(stream.encode(None))
     return file.getvalue()
 

@@ -97,9 +97,12 @@ def obstacle(found: Found) -> PluginError | None:
 
 
 def absent(found: Found) -> bool:
-    """Whether none of the packages of a plugin's extras is there: nobody asked for this plugin."""
-    wanted = list(_required(found.point.dist, frozenset(found.point.extras)))
-    return bool(wanted) and all(_version(requirement.name) is None for requirement in wanted)
+    """Whether some package of a plugin's extras is not there at all: nobody installed the extra.
+
+    Others of its packages may be there, as extras share them.
+    """
+    wanted = _required(found.point.dist, frozenset(found.point.extras))
+    return any(_version(requirement.name) is None for requirement in wanted)
 
 
 def unmet(requirement: Requirement) -> str | None:

@@ -47,7 +47,7 @@ errors = []
 for settings in json.loads(sys.argv[2]):
     try:
         modalign.load(**settings)
-    except modalign.errors.ModelError as error:
+    except modalign.errors.ModalignError as error:
         errors.append(str(error))
     else:
         errors.append("")
@@ -144,22 +144,36 @@ def test_a_torchaudio_of_another_torch_is_told_with_all_that_it_breaks(models: P
     assert codec["fix"].startswith("install FFmpeg; else pip install")
 
 
-def test_absent_mates_are_no_failure_and_what_is_different_is_told(models: Path, tmp_path: Path) -> None:
+def test_a_mate_that_nobody_needs_may_be_absent_and_what_is_different_is_told(models: Path, tmp_path: Path) -> None:
+    found, (error,) = examined(packages(tmp_path / "site", absent=("torchcodec",)), {"model": str(models / "clips")})
+    one = found["torchcodec"]
+    assert one["ok"] is None
+    assert one["found"].startswith("not installed: clips are decoded by PyAV")
+    assert one["fix"].startswith("pip install --no-deps ")
+    assert error == ""
+
+
+def test_a_plugin_without_its_mate_is_named_with_the_command_and_words_still_train(
+    models: Path, tmp_path: Path
+) -> None:
     clips = {"video": {"path": str(models / "clip-tower"), "type": "video"}}
-    found, errors = examined(
+    found, (words, *others) = examined(
         packages(tmp_path / "site", absent=tuple(MISMATCHED)),
+        {"model": str(models / "words")},
         {"model": str(models / "native")},
         {"model": str(models / "words"), "encoders": {"image": {"path": str(models / "tower")}}},
-        {"model": str(models / "clips")},
         {"model": str(models / "words"), "encoders": clips, "media": {"video": {"frames": 4}}},
+        {"model": str(models / "clips")},
     )
-    for name in MISMATCHED:
-        assert found[name]["ok"] is None
-        assert found[name]["found"].startswith("not installed: ")
-        assert found[name]["fix"].startswith("pip install --no-deps ")
-    assert "has no processor of clips" in found["torchvision"]["found"]
+    for name, package in (("image", "torchvision"), ("audio", "torchaudio"), ("video", "torchvision")):
+        assert found[f"plugin {name}"]["ok"] is None
+        assert f"{package} is missing" in found[f"plugin {name}"]["found"]
+        assert found[f"plugin {name}"]["fix"] == f'pip install "modalign[{name}]"'
     assert found["transformers"]["ok"] is found["peft"]["ok"] is True
-    assert errors[:2] == ["", ""]  # Pillow will do for pictures
-    for error in errors[2:]:  # and for clips nothing
-        assert "Torchvision" in error
-        assert "run `modalign doctor`" in error
+    assert words == ""
+    for error, name in zip(others, ("image", "image", "video"), strict=False):
+        assert f"no modality '{name}'" in error
+        assert "torchvision is missing" in error
+        assert f'pip install "modalign[{name}]"' in error
+    assert "Torchvision" in others[-1]  # transformers' own words: its processor is for clips too
+    assert "run `modalign doctor`" in others[-1]

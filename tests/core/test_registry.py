@@ -228,8 +228,9 @@ def test_an_extra_behind_an_extra_is_checked_too(install: Install) -> None:
     assert "zz-missing is missing" in str(failure(Registry(), "bad-outer"))
 
 
-def test_a_plugin_whose_extra_nobody_installed_is_absent_and_no_failure(install: Install) -> None:
-    install("bad-extra", "", value="bad_extra [more]", requires=EXTRA.format(wanted="zz-missing"))
+@pytest.mark.parametrize("shared", ["", "Requires-Dist: pluggy; extra == 'more'\n"])
+def test_a_plugin_whose_extra_nobody_installed_is_absent_and_no_failure(shared: str, install: Install) -> None:
+    install("bad-extra", "", value="bad_extra [more]", requires=EXTRA.format(wanted="zz-missing") + shared)
     plugins = Registry()
     (record,) = [one for one in plugins.plugins() if one.name == "bad-extra"]
     assert record.status == "absent"

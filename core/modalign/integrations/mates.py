@@ -15,16 +15,16 @@ from modalign.roles import CheckResult
 MATES = ("torchvision", "torchaudio", "torchcodec")
 
 
-def mate(package: str, *, attempt: Callable[[], object], breaks: str, without: str) -> CheckResult:
+def mate(package: str, *, attempt: Callable[[], object], breaks: str, without: str | None = None) -> CheckResult:
     """Whether a mate of torch works, else what else does not work for it, and the command that mends it.
 
     attempt: the first thing that fails where it was built for another torch.
     breaks: what fails where it is installed and broken.
-    without: what is different where it is not installed.
+    without: what is different where it is not installed, if a plugin can do without it.
     """
     found = library(package, attempt=attempt)
     if found.ok is None:
-        return replace(found, found=f"{found.found}: {without}", fix=torch_mate(package))
+        return replace(found, found=": ".join(filter(None, [found.found, without])), fix=torch_mate(package))
     if found.ok is False:
         mend = f"{torch_mate(package, again=True)}; or, to do without it, pip uninstall -y {package}"
         return replace(found, found=f"{found.found}; it breaks {breaks}", fix=mend)

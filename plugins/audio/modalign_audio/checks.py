@@ -1,4 +1,4 @@
-"""What `modalign doctor` tries for audio: soundfile, and torchaudio where it is installed."""
+"""What `modalign doctor` tries for audio: soundfile and torchaudio."""
 
 from __future__ import annotations
 
@@ -20,12 +20,11 @@ class SoundFile(Check):
 
 @final
 class TorchAudio(Check):
-    """Torchaudio: optional, but where it is installed and broken, transformers breaks too."""
+    """Torchaudio: what resamples, and what breaks transformers where it is broken."""
 
     def __call__(self) -> CheckResult:
         return mate(
             "torchaudio",
             attempt=lambda: import_module("torchaudio.functional").resample,
             breaks="every model of transformers and peft, which import it wherever it is installed, and resampling",
-            without="sounds are not resampled, and transformers computes spectrograms in NumPy",
         )

@@ -1,4 +1,4 @@
-"""What `modalign doctor` tries for images: Pillow, and torchvision where it is installed."""
+"""What `modalign doctor` tries for images: Pillow and torchvision."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Pillow(Check):
 
 @final
 class TorchVision(Check):
-    """Torchvision: optional, but where it is installed and broken, transformers breaks too."""
+    """Torchvision: what transformers processes pictures and clips with, and what breaks it where it is broken."""
 
     def __call__(self) -> CheckResult:
         def attempt() -> None:
@@ -31,6 +31,4 @@ class TorchVision(Check):
             attempt=attempt,
             breaks="every model and every image and video processor of transformers, and peft, which import it "
             "wherever it is installed",
-            without="transformers processes pictures with Pillow, and has no processor of clips, nor the whole ones of "
-            "models that take clips (Qwen-VL, Qwen-Omni, SmolVLM)",
         )

@@ -194,7 +194,8 @@ def test_workers_prepare_media_as_the_main_process_does(folder: Path, tmp_path: 
     ("encoders", "error", "says"),
     [
         ({"video": {"path": "clip"}}, ConfigError, "which encoder for video.*video, frames"),
-        ({"smell": {"path": "clip"}}, ConfigError, "no installed plugin has an encoder for smell"),
+        ({"smell": {"path": "clip"}}, PluginError, "no modality 'smell'; found: registered: audio, image, text, video"),
+        ({"text": {"path": "clip"}}, ConfigError, "no installed plugin has an encoder for text"),
         ({"audio": {"path": "clip", "type": "vision"}}, ConfigError, "'vision' is no encoder for audio"),
         ({"image": {"path": "clip", "type": "nothing"}}, PluginError, "nothing"),
         ({"image": {"path": "llama"}}, ModelError, "llama"),

@@ -110,6 +110,8 @@ def read_composition(folder: Path) -> Composition | None:
 def _encoder(modality: str, config: EncoderConfig, inside: Path | None, dtype: torch.dtype) -> Encoder:
     entries = registry.entries("encoders")
     known = [name for name, entry in entries.items() if entry.declarations.get("modality") == modality]
+    if not known:
+        registry.modality(modality)  # where its plugin cannot be used, this says why
     if config.type is None and len(known) != 1:
         raise ConfigError(
             f"which encoder for {modality}?" if known else f"no installed plugin has an encoder for {modality}",

@@ -7,7 +7,7 @@ media must be what the whole model gives.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, cast
 
@@ -88,15 +88,20 @@ def load_multimodal(source: Source, config: ModelConfig) -> Model:
         heads={} if source.folder is None else load_heads(source.folder, backbone.width),
     )
     freeze(model, config.freeze)
-    _check_whole(library, model)
+    _check_whole(library, model, [name for name in _listed(library, processor) if name not in settings])
     return model
 
 
-def _check_whole(library: PreTrainedModel, model: Model) -> None:
-    """Raise where something of the checkpoint would train outside of the model: no optimizer would ever see it."""
+def _check_whole(library: PreTrainedModel, model: Model, absent: Sequence[str]) -> None:
+    """Raise where something of the checkpoint would train outside of the model: no optimizer would ever see it.
+
+    absent: modalities that it could take, and whose plugins are not here.
+    """
     known = {id(value) for value in model.parameters()}
     lost = [name for name, value in library.named_parameters() if value.requires_grad and id(value) not in known]
     if lost:
+        for name in absent:
+            registry.modality(name)  # says why it cannot be used, and what mends that
         raise ModelError(
             "weights of this checkpoint belong to none of its parts",
             got=f"{type(library).__name__}: {', '.join(lost[:4])}",
@@ -174,11 +179,16 @@ def media_settings(
 
     A modality that its processor has a placeholder for, that the family lists, and whose plugin is installed.
     """
+    saved = {} if source.folder is None else saved_media(source.folder)
+    return settings_of(_listed(library, processor), config.media, saved, library)
+
+
+def _listed(library: PreTrainedModel, processor: ProcessorMixin) -> list[str]:
+    """The media that a family takes and its processor has a placeholder for."""
     listed = [name for name in library.input_modalities if name != "text"]
     if getattr(processor, "video_processor", None) is not None and "video" not in listed:
         listed.append("video")  # a family that reads clips as pictures one behind the other does not list them
-    written = [name for name in listed if getattr(processor, f"{name}_token", None) is not None]
-    return settings_of(written, config.media, {} if source.folder is None else saved_media(source.folder), library)
+    return [name for name in listed if getattr(processor, f"{name}_token", None) is not None]
 
 
 def settings_of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -15,6 +16,9 @@ from modalign.batch import Batch
 from modalign.errors import ModalignError, ResourceError
 from modalign.objectives.base import Objective
 from modalign.training.plan import Pick, Plan
+
+_OF_WORKER = "Caught "  #: how torch begins what an error of a worker says, raised again by the process that trains
+_PATIENCE = 5.0  #: seconds
 
 
 @runtime_checkable
@@ -139,9 +143,28 @@ class Steps:
     def __iter__(self) -> Iterator[list[MicroBatch] | ModalignError]:
         found = cast("Iterator[MicroBatch | ModalignError]", iter(self._loader))
         for step in range(self._first, self._plan.steps):
-            made = [next(found) for _ in self._plan.micro_batches(step, rank=self._rank)]
+            made = [self._next(found) for _ in self._plan.micro_batches(step, rank=self._rank)]
             problem = next((one for one in made if isinstance(one, ModalignError)), None)
             yield problem or [one for one in made if isinstance(one, MicroBatch)]
+
+    def _next(self, found: Iterator[MicroBatch | ModalignError]) -> MicroBatch | ModalignError:
+        try:
+            return next(found)
+        except (OSError, EOFError) as error:
+            if self._loader.num_workers == 0 or str(error).startswith(_OF_WORKER):
+                raise
+            # the connection to a worker broke; word of its death, which names it, is a moment behind
+            time.sleep(_PATIENCE)
+            raise self._died(str(error)) from error
+
+    def _died(self, said: str) -> ResourceError:
+        return ResourceError(
+            "a process that prepares samples died",
+            where=", ".join(self._picked.underway) or "dataloader_num_workers",
+            got=said,
+            fix="look at what is in that row; if it ran out of memory use fewer workers, and with "
+            "dataloader_num_workers=0 the cause is seen",
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -151,13 +174,7 @@ class Steps:
     ) -> None:
         # torch raises it from a signal handler, in the middle of whatever is going on
         if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
-            raise ResourceError(
-                "a process that prepares samples died",
-                where=", ".join(self._picked.underway) or "dataloader_num_workers",
-                got=str(error).splitlines()[0],
-                fix="look at what is in that row; if it ran out of memory use fewer workers, and with "
-                "dataloader_num_workers=0 the cause is seen",
-            ) from error
+            raise self._died(str(error).splitlines()[0]) from error
 
 
 def load_steps(

@@ -13,6 +13,8 @@ from modalign.errors import ResourceError
 from modalign.objectives import DPO
 from modalign.testing import toy_model, toy_pairs
 from modalign.training import Trainer
+from modalign.training.loader import Assembling, load_steps
+from modalign.training.plan import Plan
 
 
 class Deadly:
@@ -48,3 +50,29 @@ def test_a_worker_that_dies_names_its_row(kill: int, tmp_path: Path) -> None:
     with pytest.raises(ResourceError, match="a process that prepares samples died") as caught:
         trainer.train()
     assert samples.name(kill, trainer.parts.config.seed) in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError("reset"), EOFError(), FileNotFoundError("no socket")])
+@pytest.mark.filterwarnings("ignore:This process")
+def test_a_worker_whose_connection_breaks_before_its_death_is_known_is_named_too(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = Deadly(-1)
+    steps = load_steps(
+        samples,
+        Plan(total=1, batch=1, world=1),
+        Assembling(share=True, pad=0, objective=DPO()),
+        rank=0,
+        seed=0,
+        workers=1,
+    )
+
+    def broken(self: object) -> object:
+        steps._picked.at[0] = 0  # the worker was at the first sample
+        raise error
+
+    monkeypatch.setattr("torch.utils.data.dataloader._MultiProcessingDataLoaderIter.__next__", broken)
+    monkeypatch.setattr("modalign.training.loader._PATIENCE", 0.0)
+    with pytest.raises(ResourceError, match="a process that prepares samples died") as caught, steps:
+        next(iter(steps))
+    assert samples.name(0, 0) in str(caught.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -69,6 +70,12 @@ PATHS: dict[str, tuple[str, str]] = {
     "con": ("CON", "for a device"),
     "con with a suffix": ("inner/con.png", "for a device"),
     "a name too long": ("a" * 300, "cannot be opened"),
+    "another case": ("GOOD.png", "no such file"),
+    "another case of a suffix": ("good.PNG", "no such file"),
+    "another case of a folder": ("Inner/good.png", "no such file"),
+    "another form of a letter": ("cafe\u0301.png", "no such file"),  # the file's name has it as one character
+    "a hard link to a link": ("hard-link.png", "links are not followed"),
+    "a hard link to a pipe": ("hard-pipe.png", "no regular file"),
 }
 ADDRESSES = (
     *("http", "https", "HTTP", "ftp", "sftp", "rtsp", "rtmp", "tcp", "udp", "tls", "s3", "gs", "hf", "smb", "gopher"),
@@ -122,12 +129,31 @@ def kind_of(file: str) -> str:
 
 
 GOOD = [row(f"good {name}", medium(kind_of(name), name)) for name in GOOD_FILES]
+GOOD += [
+    row("a hard link", medium("image", "hard.png")),  # it leads out of the root, and no path tells
+    row("a letter of one character", medium("image", "caf\u00e9.png")),
+]
+GOOD += [
+    row(
+        f"sha256 of an item: {name}",
+        **{f"{kind_of(name)}s": [{"path": name, "sha256": hashlib.sha256(GOOD_FILES[name]).hexdigest()}]},
+    )
+    for name in ("good.png", "good.wav", "good.mp4")
+]
 SLOT = {"type": "image"}
 
 #: rows that do not fit their media: the row, its field, words of the error
 MISFITS: dict[str, tuple[dict[str, object], str, str]] = {
     **{
         f"another sha256: {kind}": (row("", medium(kind, f"good.{end}", sha256="0" * 64)), r"sha256", "SHA-256")
+        for kind, end in (("image", "png"), ("audio", "wav"), ("video", "mp4"))
+    },
+    **{
+        f"another sha256 of an item: {kind}": (
+            row("", **{f"{kind}s": [{"path": f"good.{end}", "sha256": "0" * 64}]}),
+            r"sha256",
+            "SHA-256",
+        )
         for kind, end in (("image", "png"), ("audio", "wav"), ("video", "mp4"))
     },
     "more blocks than pictures": (row("", SLOT, SLOT, images=["good.png"]), "prompt", "2 blocks .* 1 items in images"),
@@ -176,6 +202,7 @@ NAMES = list(table("127.0.0.1:9", Path("/outside.png")))
 
 def test_the_table_is_long_enough() -> None:
     assert len(NAMES) >= 120
+    assert len(PATHS) >= 30
     assert all(len(files) >= 14 for files in content("127.0.0.1:9").values())
 
 
@@ -236,6 +263,10 @@ def place(tmp_path_factory: pytest.TempPathFactory, listener: tuple[str, list[st
     (root / "linked").symlink_to(folder)
     (root / "loop.png").symlink_to("good.png")
     os.mkfifo(root / "pipe.png")
+    (root / "hard.png").hardlink_to(folder / "outside.png")
+    os.link(root / "link.png", root / "hard-link.png", follow_symlinks=False)
+    os.link(root / "pipe.png", root / "hard-pipe.png")
+    (root / "caf\u00e9.png").write_bytes(GOOD_FILES["good.png"])
     here = Path.cwd()
     with socket.socket(socket.AF_UNIX) as server:
         os.chdir(root)  # the address of a socket may not be long

@@ -2,6 +2,9 @@
 
 A decoder that gets a name may fetch a URL or follow a link; one that gets an open file cannot. Each component of a
 name is opened relative to the one before it, never through a link, so that nothing can be exchanged in between.
+
+A hard link is one of the names of a file, and no path tells it from another: it is a file of the folder it lies in.
+Names go to the file system letter for letter; whether it tells upper from lower case is its own affair.
 """
 
 from __future__ import annotations

@@ -167,6 +167,20 @@ def test_the_right_hash_is_accepted_in_either_case(tmp_path: Path) -> None:
         assert heard(part).shape == (1, 16000)
 
 
+def test_an_object_says_its_own_sha256(tmp_path: Path) -> None:
+    data = encode(tone())
+    (tmp_path / "a.wav").write_bytes(data)
+    sha = hashlib.sha256(data).hexdigest()
+    for item in ({"path": "a.wav"}, {"bytes": data, "path": "gone.wav"}):
+        part = read(item | {"sha256": sha.upper()}, tmp_path)
+        assert part.facts == {"sha256": sha}
+        assert part == read(item, tmp_path, sha256=sha) == read(item | {"sha256": sha}, tmp_path, sha256=sha)
+        assert heard(part).shape == (1, 16000)
+        assert read(item | {"sha256": None}, tmp_path).facts == {}
+        with pytest.raises(DataError, match=rf"field=sha256: .* not the one that the row means.*{sha}"):
+            heard(read(item | {"sha256": "0" * 64}, tmp_path))
+
+
 def test_a_block_is_read_back_as_the_same_part(tmp_path: Path) -> None:
     data = encode(tone())
     (tmp_path / "a.wav").write_bytes(data)
@@ -267,6 +281,10 @@ def test_showing_embeds_web_formats_as_they_are_and_the_rest_as_wav(tmp_path: Pa
         ({"audio": torch.zeros(5), "sha256": "0" * 64}, "sha256"),
         ({"bytes": encode([0.0]), "sha256": "0" * 63}, "sha256"),
         ({"bytes": encode([0.0]), "sha256": 5}, "sha256"),
+        ({"audio": {"bytes": encode([0.0]), "sha256": "0" * 63}}, "sha256"),
+        ({"audio": {"bytes": encode([0.0]), "sha256": "0" * 64}, "sha256": "1" * 64}, "sha256"),
+        ({"audio": {"array": torch.zeros(5), "sampling_rate": 8000, "sha256": "0" * 64}}, "sha256"),
+        ({"audio": {"sha256": "0" * 64}}, "path"),
     ],
 )
 def test_a_block_that_says_no_sound_names_the_field(block: dict[str, object], field: str) -> None:

@@ -162,6 +162,19 @@ def test_a_file_below_the_root_is_opened(name: str, root: Path) -> None:
         assert not os.get_inheritable(file.fileno())
 
 
+def test_a_hard_link_is_a_file_of_the_folder_it_lies_in(root: Path, tmp_path: Path) -> None:
+    (root / "hard.bin").hardlink_to(tmp_path / "outside.bin")
+    with open_beneath(root, "hard.bin") as file:
+        assert file.read() == SECRET
+
+
+@pytest.mark.parametrize(("name", "says"), [("link.bin", "links are not followed"), ("pipe", "no regular file")])
+def test_a_hard_link_to_what_is_no_file_is_none(root: Path, name: str, says: str) -> None:
+    os.link(root / name, root / "hard.bin", follow_symlinks=False)
+    with pytest.raises(DataError, match=says):
+        open_beneath(root, "hard.bin")
+
+
 @pytest.mark.parametrize(
     "name", ["a..b", "...", "name with spaces", "ünïcode.bin", "con1", "console.txt", "-rf", "%2e%2e"]
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Mapping
 from pathlib import Path
@@ -90,6 +91,22 @@ def test_reading_decodes_nothing(root: Path) -> None:
         decoded(part)
 
 
+SHA = hashlib.sha256(DATA).hexdigest()
+
+
+def test_an_object_says_its_own_sha256(root: Path) -> None:
+    for item in ({"path": "cats/one.png"}, {"bytes": DATA, "path": "gone.png"}):
+        part = read(root, image=item | {"sha256": SHA.upper()})
+        assert part.facts == {"sha256": SHA}
+        assert part == read(root, image=item, sha256=SHA) == read(root, image=item | {"sha256": SHA}, sha256=SHA)
+        assert decoded(part).shape == PIXELS.shape
+        assert read(root, image=item | {"sha256": None}).facts == {}
+    with pytest.raises(DataError, match=rf"field=sha256: the content is not .*{SHA}.*{'0' * 64}"):
+        read(image={"bytes": DATA, "sha256": "0" * 64})
+    with pytest.raises(DataError, match=rf"field=sha256: the content is not .*one\.png.*{SHA}.*{'0' * 64}"):
+        decoded(read(root, image={"path": "cats/one.png", "sha256": "0" * 64}))
+
+
 def test_equal_content_is_equal_wherever_it_lies(root: Path) -> None:
     assert read(root, image="cats/one.png") == read(image=DATA)
 
@@ -120,6 +137,13 @@ def test_equal_content_is_equal_wherever_it_lies(root: Path) -> None:
         ({"image": DATA, "caption": "x"}, "caption", "nothing reads"),
         ({"image": DATA, "sha256": "ab"}, "sha256", "64 hexadecimal digits"),
         ({"image": DATA, "sha256": 3}, "sha256", "64 hexadecimal digits"),
+        ({"image": {"bytes": DATA, "sha256": "ab"}}, "sha256", "64 hexadecimal digits"),
+        ({"image": {"sha256": "ab" * 32}}, "image", "object with `bytes` or `path`"),
+        (
+            {"image": {"bytes": DATA, "sha256": "ab" * 32}, "sha256": "cd" * 32},
+            "sha256",
+            "different things; found: .*ab.*",
+        ),
         ({"image": PIXELS, "sha256": "ab" * 32}, "sha256", "of encoded content, not of pixels"),
         ({"image": PIXELS[0]}, "image", '"3 h w"'),
         ({"image": PIXELS.permute(1, 2, 0)}, "image", '"3 h w"'),

@@ -9,11 +9,13 @@ import pytest
 
 from modalign.comparison import Comparison
 from modalign.content import Feedback
-from modalign.data import check, convert, read
+from modalign.data import check, convert, prepare, read
 from modalign.errors import DataError, Skipped
 from modalign.files import File
+from modalign.objectives.base import Needs
+from modalign.testing.doubles import ToyPreparer
 from modalign_text.align_anything_columns import SUBSETS, subset_of
-from modalign_text.align_anything_sample import sample, t2t
+from modalign_text.align_anything_sample import FEEDBACK, sample, t2t
 
 ASKED = {"ti2t": "image", "ta2t": "audio", "tv2t": "video", "ti2ti": "image"}
 ANSWERED = {"t2i": ["image"], "t2a": ["audio"], "t2v": ["video"], "ti2ti": ["text", "image"]}
@@ -62,7 +64,7 @@ def test_the_numbers_follow_the_response_they_are_about(tmp_path: Path, subset: 
     assert seen == {1, 2}
 
 
-@pytest.mark.parametrize("subset", [*SUBSETS, "ti2t_llf"])
+@pytest.mark.parametrize("subset", [*SUBSETS, *FEEDBACK])
 def test_every_subset_converts_to_rows_that_mean_the_same(tmp_path: Path, subset: str) -> None:
     data = read(sample(tmp_path / "src", subset, 3))
     kept = [replace(one, origin=None) for one in data.scan() if isinstance(one, Comparison)]
@@ -80,6 +82,49 @@ def test_a_row_without_an_overall_preference_is_skipped(label: object) -> None:
     assert data[0].kind == "pair"
     with pytest.raises(Skipped, match="field=overall_response: no overall preference"):
         data[1]
+
+
+UNJUDGED = {"overall_response": None}
+
+
+@pytest.mark.parametrize(
+    "nulls",
+    [
+        {"c_response": None},
+        dict.fromkeys(f"{letters}_response" for letters in SUBSETS["t2t"].dimensions),
+        {"c_response": None, "response_2": None},
+        {"c_response": None, "prompt": None},
+    ],
+)
+def test_a_row_without_an_overall_preference_is_skipped_whatever_else_is_null(nulls: dict[str, None]) -> None:
+    rows = [ROW, ROW | UNJUDGED | nulls, ROW]
+    report = check(read(rows))
+    assert (report.good, report.bad_rows, report.skipped) == (2, (), {"no overall preference": 1})
+    assert len(prepare(read(rows), ToyPreparer(), Needs(pairing="pair"))) == 2
+
+
+@pytest.mark.parametrize("subset", SUBSETS)
+def test_nulls_of_one_subset_beside_anothers_columns_are_skipped_too(tmp_path: Path, subset: str) -> None:
+    file = sample(tmp_path, subset, 2)
+    one = SUBSETS[subset]
+    first, second = (json.loads(line) for line in file.read_text().splitlines())
+    second |= {f"overall_{one.label}": None, f"{next(iter(one.dimensions))}_{one.label}": None}
+    # as in a table of several subsets, where every row has every column
+    every = dict.fromkeys((f"overall_{other.label}" for other in SUBSETS.values()), None)
+    report = check(read([every | first, every | second], root=tmp_path))
+    assert (report.good, report.bad_rows, report.skipped) == (1, (), {"no overall preference": 1})
+    assert read([every | first], root=tmp_path)[0].facts["subset"] == subset
+
+
+def test_a_file_that_begins_with_unjudged_rows_is_of_its_format() -> None:
+    assert read([ROW | UNJUDGED | {"c_response": None}, ROW | UNJUDGED | {"o_response": None}, ROW]).format == (
+        "align_anything"
+    )
+
+
+def test_a_judged_row_without_a_response_names_the_column() -> None:
+    with pytest.raises(DataError, match="field=response_2: a column is missing; found: null"):
+        read([ROW, ROW, ROW | {"response_2": None}])[2]
 
 
 @pytest.mark.parametrize("label", [1, 2, "2", 1.0])
@@ -137,26 +182,34 @@ def test_a_missing_file_names_its_column(tmp_path: Path) -> None:
     assert "no such file" in bad.what
 
 
-def test_the_refined_response_of_a_feedback_pair_is_the_better_one(tmp_path: Path) -> None:
-    file = sample(tmp_path, "ti2t_llf", 1)
+@pytest.mark.parametrize(("subset", "column"), FEEDBACK.items())
+def test_the_refined_response_of_a_feedback_pair_is_the_better_one(tmp_path: Path, subset: str, column: str) -> None:
+    file = sample(tmp_path, subset, 1)
     row, data = json.loads(file.read_text()), read(file)
     found = data[0]
     assert data.format == "align_anything_refined"
-    assert found.prompt[0].parts[0].value == base64.b64decode(row["image"])
+    assert (found.prompt[0].parts[0].modality, found.prompt[0].parts[0].value) == (
+        column,
+        base64.b64decode(row[column]),
+    )
     assert (found.chosen.messages[0].parts[0].value, found.rejected.messages[0].parts[0].value) == (
         row["refinement"],
         row["response"],
     )
     assert found.rejected.refinement == row["refinement"]
+    assert check(data).good == 1
 
 
-def test_the_medium_of_a_feedback_pair_may_be_a_file_or_broken_base64(tmp_path: Path) -> None:
-    row = json.loads(sample(tmp_path, "ti2t_llf", 1).read_text())
-    (tmp_path / "a.png").write_bytes(base64.b64decode(row["image"]))
-    by_name, by_value = (read([row | {"image": one}], root=tmp_path)[0] for one in ("a.png", row["image"]))
+@pytest.mark.parametrize(("subset", "column", "name"), [("ti2t_llf", "image", "a.png"), ("ta2t_llf", "audio", "a.wav")])
+def test_the_medium_of_a_feedback_pair_may_be_a_file_or_broken_base64(
+    tmp_path: Path, subset: str, column: str, name: str
+) -> None:
+    row = json.loads(sample(tmp_path, subset, 1).read_text())
+    (tmp_path / name).write_bytes(base64.b64decode(row[column]))
+    by_name, by_value = (read([row | {column: one}], root=tmp_path)[0] for one in (name, row[column]))
     assert by_name.prompt == by_value.prompt
-    with pytest.raises(DataError, match="field=image: neither base64 nor the name of a file"):
-        read([row | {"image": "no base64!"}])[0]
+    with pytest.raises(DataError, match=f"field={column}: neither base64 nor the name of a file"):
+        read([row | {column: "no base64!"}])[0]
 
 
 def test_other_rows_are_of_no_subset() -> None:

@@ -51,6 +51,8 @@ def numbers(part):
         {"video": {"bytes": CLIP, "path": "/home/its/maker/one.mp4"}},
         {"video": {"bytes": None, "path": "clips/one.mp4"}},
         {"video": "clips/one.mp4", "sha256": SHA.upper()},
+        {"video": {"path": "clips/one.mp4", "sha256": SHA.upper()}},
+        {"video": {"bytes": CLIP, "path": "gone.mp4", "sha256": SHA}, "sha256": SHA},
         {"video": numbered_frames(range(10))},
         {"video": numbered_frames(range(10)) / 255, "fps": 10},
         {"video": numbered_frames(range(10)).permute(0, 2, 3, 1).numpy(), "fps": 10},
@@ -115,6 +117,10 @@ FLOATS = torch.zeros(2, 3, 4, 4)
         ({"video": CLIP, "start": 1, "end": 1}, "end", "end after its start"),
         ({"video": CLIP, "sha256": "abc"}, "sha256", "64 hex"),
         ({"video": CLIP, "sha256": "0" * 64}, "sha256", "not the one"),
+        ({"video": {"bytes": CLIP, "sha256": "0" * 64}}, "sha256", "not the one"),
+        ({"video": {"path": "clips/one.mp4", "sha256": "abc"}}, "sha256", "64 hex"),
+        ({"video": {"path": "clips/one.mp4", "sha256": SHA}, "sha256": "0" * 64}, "sha256", "different things"),
+        ({"video": {"sha256": SHA}}, "video", "has bytes or path"),
         ({"video": FLOATS, "sha256": SHA}, "sha256", "only a file"),
         ({"video": torch.zeros(5)}, "video", "t 3 h w"),
         ({"video": torch.zeros(2, 4, 4, 3)}, "video", r"\(2, 4, 4, 3\)"),
@@ -144,6 +150,15 @@ def test_a_file_that_changed_since_its_row_was_written_is_refused(root):
     (root / "clips" / "one.mp4").write_bytes(numbered_clip(11))
     with pytest.raises(DataError, match="not the one its row means") as caught:
         MODALITY.decode(part, VideoSettings())
+    assert caught.value.field == "sha256"
+
+
+def test_an_object_says_its_own_sha256(root):
+    assert read(root, video={"path": "clips/one.mp4", "sha256": SHA}).facts == {"sha256": SHA}
+    assert read(root, video={"path": "clips/one.mp4", "sha256": None}).facts == {}
+    other = read(root, video={"path": "clips/one.mp4", "sha256": "0" * 64})
+    with pytest.raises(DataError, match="not the one its row means") as caught:
+        MODALITY.decode(other, VideoSettings())
     assert caught.value.field == "sha256"
 
 

@@ -91,6 +91,20 @@ def block_value(block: Mapping[str, object], name: str, what: str) -> object:
     return block.get(name)
 
 
+def take_over(block: dict[str, object], item: Mapping[object, object], name: str) -> None:
+    """Let a fact that a block's item says of itself be the block's own; two that differ are an error."""
+    if (said := item.get(name)) is None:
+        return
+    if block.get(name) is not None and block[name] != said:
+        raise DataError(
+            "a block and its item say different things",
+            field=name,
+            got=f"{shown(block[name])} and {shown(said)}",
+            fix="keep the one that is right",
+        )
+    block[name] = said
+
+
 def _fact(value: object, field: str) -> Fact:
     if isinstance(value, bool):
         return value

@@ -24,6 +24,11 @@ def vacant(block: Mapping[str, object], kind: str) -> bool:
     return not any(block.get(name) is not None for name in (kind, *_CONTENT))
 
 
+def places(messages: object, kind: str) -> int:
+    """How many blocks of a type in raw messages say no content: the places that items of a column take."""
+    return sum(found == kind and vacant(block, kind) for found, block in _blocks(messages))
+
+
 @final
 @dataclass
 class _Queue:

@@ -6,7 +6,7 @@ A block names a sound as `{"type": "audio", "audio": VALUE}`; instead of the sec
 - samples in memory, ``c n`` or ``n`` of floats from -1 to 1: a tensor, or an array with `sampling_rate` beside it (a
   tensor without one is at the oracle world's 4 kHz);
 - encoded bytes, or the name of a file inside the data root;
-- either of them as data sets store it: `{"bytes", "path"}` or `{"array", "sampling_rate"}`.
+- either of them as data sets store it: `{"bytes", "path"}` or `{"array", "sampling_rate"}`; perhaps with `sha256`.
 
 Beside it `start` and `end`, in seconds, say which part is meant, and `sha256` which file.
 
@@ -26,7 +26,7 @@ from einops import rearrange
 from torch import Tensor
 
 from modalign.content import Part
-from modalign.data.fields import expected, number, string
+from modalign.data.fields import expected, number, string, take_over
 from modalign.errors import DataError, ModelError
 from modalign.files import File
 from modalign.roles import Content, MediaSettings
@@ -40,7 +40,7 @@ __all__ = ["decode", "read_part", "samples", "sound", "write_block"]
 
 _VALUES = ("audio", "path", "bytes")
 _FACTS = ("sampling_rate", "start", "end", "sha256")
-_STORED = frozenset({"bytes", "path", "array", "sampling_rate"})
+_STORED = frozenset({"bytes", "path", "array", "sampling_rate", "sha256"})
 #: What is checked while rows are read, before anyone's settings are known: only what no settings allow.
 _WIDEST = AudioSettings(max_bytes=MOST_BYTES, max_channels=MOST_CHANNELS)
 
@@ -114,7 +114,7 @@ def samples(part: Part, settings: AudioSettings, *, channels: Channels | None = 
 
 
 def _stored(value: Mapping[object, object], name: str, given: dict[str, object]) -> tuple[str, object]:
-    """The value in a data set's own form; its rate is added to what is given."""
+    """The value in a data set's own form; its rate and its SHA-256 are added to what is given."""
     found = {key: one for key, one in value.items() if one is not None}
     if name != FIELD or not found or not _STORED.issuperset(cast("set[str]", set(found))):
         raise DataError(
@@ -122,6 +122,7 @@ def _stored(value: Mapping[object, object], name: str, given: dict[str, object])
             field=name,
             got=shown(dict(value)),
         )
+    take_over(given, found, "sha256")
     if "sampling_rate" in found:
         if given.get("sampling_rate", found["sampling_rate"]) != found["sampling_rate"]:
             raise DataError("two rates for one sound", field="sampling_rate", got=shown(given["sampling_rate"]))

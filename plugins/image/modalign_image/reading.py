@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from modalign.content import Part
-from modalign.data.fields import string
+from modalign.data.fields import string, take_over
 from modalign.errors import DataError
 from modalign.files import File
 from modalign.shown import shown
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _KEYS = ("image", "path", "bytes", "sha256")
+_STORED = ("bytes", "path", "sha256")
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _FIX = "give a file's name, encoded bytes, or a tensor '3 h w' of uint8 or of floats from 0 to 1"
 
@@ -32,7 +33,8 @@ _FIX = "give a file's name, encoded bytes, or a tensor '3 h w' of uint8 or of fl
 def read_block(block: Mapping[str, object], *, root: Path | None) -> Part:
     """The part that a block says, its header checked and nothing decoded; else a `DataError` that names the field.
 
-    block: `image`, or `path`, or `bytes` (which win over a path), and perhaps `sha256` of the encoded content.
+    block: `image`, or `path`, or `bytes` (which win over a path), and perhaps `sha256` of the encoded content, which an
+        object in `image` may say instead.
     root: the folder that files must lie in; None allows no files.
     """
     given = {key: one for key, one in block.items() if key != "type" and one is not None}
@@ -46,6 +48,8 @@ def read_block(block: Mapping[str, object], *, root: Path | None) -> Part:
         if twice is not None:
             raise DataError("two fields that say the picture", field=twice, got=f"image and {twice}", fix="keep one")
         value, field = given["image"], "image"
+        if isinstance(value, Mapping):
+            take_over(given, value, "sha256")
     else:
         value, field = {key: given.get(key) for key in ("bytes", "path")}, "bytes" if "bytes" in given else "path"
         if all(one is None for one in value.values()):
@@ -90,7 +94,7 @@ def stored(value: object, *, root: Path | None, field: str) -> bytes | File | No
 
 
 def _of_mapping(value: Mapping[str, object], root: Path | None, field: str) -> bytes | File:
-    unknown = next((key for key, one in value.items() if key not in ("bytes", "path") and one is not None), None)
+    unknown = next((key for key, one in value.items() if key not in _STORED and one is not None), None)
     data, path = value.get("bytes"), value.get("path")
     if unknown is not None or (data is None and path is None):
         raise DataError("expected an object with `bytes` or `path`", field=field, got=shown(dict(value)), fix=_FIX)

@@ -29,7 +29,7 @@ def register_decoders(register: Register) -> None:
 
 @hookimpl
 def register_formats(register: Register) -> None:
-    """TRL's rows, HH-RLHF dialogues, lists of messages, and align-anything's."""
+    """TRL's rows, HH-RLHF dialogues, lists of messages, ms-swift's pairs, and align-anything's."""
     # a dialogue also has the columns of a preference row, so it is asked first; no other two claim the same rows
     register("hh_rlhf", "modalign_text.formats:HHRLHF", priority=10, probe="modalign_text.rows:hh_rlhf")
     # its rows have a prompt and no answers that TRL would know
@@ -51,6 +51,7 @@ def register_formats(register: Register) -> None:
         "prompt_completion", "modalign_text.formats:PromptCompletion", probe="modalign_text.rows:prompt_completion"
     )
     register("group", "modalign_text.formats:Group", probe="modalign_text.rows:group")
+    register("ms_swift", "modalign_text.ms_swift:MsSwift", probe="modalign_text.rows:ms_swift")
     register("messages", "modalign_text.formats:Messages", probe="modalign_text.rows:messages")
     register("prompt_only", "modalign_text.formats:PromptOnly", probe="modalign_text.rows:prompt_only")
 

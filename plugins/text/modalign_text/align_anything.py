@@ -37,14 +37,17 @@ from modalign_text.align_anything_columns import (
 class AlignAnything(Format):
     """Rows of any subset; the better response by `overall_*` is the chosen one.
 
-    A row without an overall preference (0, or anything but 1 and 2) is skipped and counted.
+    A row without an overall preference (0, null, or anything but 1 and 2) is skipped and counted.
     """
 
     def claims(self, columns: frozenset[str], row: Mapping[str, object]) -> bool:
-        return subset_of(columns) is not None
+        return subset_of(columns, named=frozenset(row)) is not None
 
     def comparison(self, row: Mapping[str, object], origin: Origin, *, root: Path | None) -> Comparison:
-        subset = subset_of(frozenset(name for name, value in row.items() if value is not None))
+        named = frozenset(row)
+        columns = frozenset(name for name, value in row.items() if value is not None)
+        # a row of which even a response is null is of the subset its columns name: it may say that it is not to be used
+        subset = subset_of(columns, named=named) or subset_of(named)
         if subset is None:
             raise DataError(
                 "these columns are of no subset of align-anything",
@@ -68,11 +71,11 @@ class _Row:
         self.parser = Parser(self.fields, root=root)
 
     def comparison(self, origin: Origin) -> Comparison:
-        prompt = self.prompt()
         overall = self.fields.take(column) if self.fields.has(column := f"overall_{self.subset.label}") else None
         better = _which(overall, column)
         if better is None:
             raise Skipped("no overall preference", field=column, got=shown(overall), fix="the row is left out")
+        prompt = self.prompt()
         answers = {which: self.answer(which) for which in (1, 2)}
         said = {letters: self.preference(letters) for letters in self.subset.dimensions}
         preferences = {
@@ -177,8 +180,8 @@ class Refined(Format):
         return {"prompt", "response", "refinement"} <= columns and not columns & {"chosen", "rejected", "completion"}
 
     def comparison(self, row: Mapping[str, object], origin: Origin, *, root: Path | None) -> Comparison:
-        row = {**row, "image": _content(row["image"])} if isinstance(row.get("image"), str) else row
-        fields = Fields(row)
+        held = {name: _content(one, name) for name in PROMPT_MEDIA if isinstance(one := row.get(name), str)}
+        fields = Fields({**row, **held})
         parser = Parser(fields, root=root)
         words = fields.text("prompt")
         prompt = nonempty((Message(role="user", parts=(Part(modality="text", value=words),)),), "prompt")
@@ -196,16 +199,16 @@ class Refined(Format):
         return replace(pair, id=name, origin=origin)
 
 
-def _content(value: object) -> object:
+def _content(value: str, column: str) -> str | bytes:
     """The bytes of a string of base64; the name of a file has a dot, which base64 does not, and stays as it is."""
-    text = string(value, "image")
+    text = string(value, column)
     if "." in text:
         return text
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
         raise DataError(
-            "neither base64 nor the name of a file", field="image", got=shown(text), fix="write one of them"
+            "neither base64 nor the name of a file", field=column, got=shown(text), fix="write one of them"
         ) from error
 
 

@@ -113,20 +113,31 @@ SUBSETS: Final[Mapping[str, Subset]] = MappingProxyType(
 )
 
 
-def subset_of(columns: frozenset[str]) -> Subset | None:
-    """The subset that rows with these columns are of; None where they are of none."""
-    if not columns.intersection(PROMPTS):
-        return None
-    for one in SUBSETS.values():
-        judged = (
-            f"overall_{one.label}" in columns or {f"{letters}_{one.label}" for letters in one.dimensions} <= columns
-        )
-        asked = [name for name, media in PROMPT_MEDIA.items() if columns.intersection(media)]
-        there = all(_answered(one, columns, which) for which in (1, 2))
-        mixed = any(column.format(1) in columns for media in ANSWER_MEDIA.values() for column in media)
-        if judged and there and asked == ([one.asks] if one.asks else []) and (one.answers is not None or not mixed):
-            return one
+def subset_of(columns: frozenset[str], *, named: frozenset[str] = frozenset()) -> Subset | None:
+    """The subset that rows with these columns are of; None where they are of none.
+
+    columns: that say something.
+    named: all that there are; the judgements among them tell the subset where those that say something do not.
+    """
+    for judgements in (columns, columns | named):
+        for one in SUBSETS.values():
+            if _judged(one, judgements) and _shaped(one, columns):
+                return one
     return None
+
+
+def _judged(subset: Subset, columns: frozenset[str]) -> bool:
+    whole, each = f"overall_{subset.label}", {f"{letters}_{subset.label}" for letters in subset.dimensions}
+    return whole in columns or each <= columns
+
+
+def _shaped(subset: Subset, columns: frozenset[str]) -> bool:
+    """Whether the columns of prompt and responses are the subset's."""
+    asked = [name for name, media in PROMPT_MEDIA.items() if columns.intersection(media)]
+    there = all(_answered(subset, columns, which) for which in (1, 2))
+    mixed = any(column.format(1) in columns for media in ANSWER_MEDIA.values() for column in media)
+    fits = asked == ([subset.asks] if subset.asks else []) and (subset.answers is not None or not mixed)
+    return bool(columns.intersection(PROMPTS)) and there and fits
 
 
 def _answered(subset: Subset, columns: frozenset[str], which: int) -> bool:

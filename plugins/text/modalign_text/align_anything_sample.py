@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from random import Random
+from types import MappingProxyType
+from typing import Final
 
 from modalign.content import Part
 from modalign.registry import registry
@@ -14,19 +17,23 @@ from modalign_text.align_anything_columns import SUBSETS, Subset
 
 Row = dict[str, object]
 
+#: Subsets of language feedback, by the modality in their prompts.
+FEEDBACK: Final[Mapping[str, str]] = MappingProxyType({"ti2t_llf": "image", "ta2t_llf": "audio"})
+
 
 def sample(folder: Path, subset: str, rows: int, seed: int = 0) -> Path:
     """Write `train.jsonl` of a subset and its media into a folder; returns the file.
 
-    subset: `t2t`, `ti2t`, `ta2t`, `tv2t`, `t2i`, `t2a`, `t2v`, `ti2ti`, or `ti2t_llf`: pairs of language feedback.
+    subset: `t2t`, `ti2t`, `ta2t`, `tv2t`, `t2i`, `t2a`, `t2v`, `ti2ti`; or `ti2t_llf` or `ta2t_llf`: pairs of language
+        feedback.
 
     Every third row has no overall preference, as a part of the public rows has none.
     """
     folder.mkdir(parents=True, exist_ok=True)
     random = Random(f"{subset}/{seed}")
     made = (
-        [_refined(folder, number, random) for number in range(rows)]
-        if subset == "ti2t_llf"
+        [_refined(folder, FEEDBACK[subset], number, random) for number in range(rows)]
+        if subset in FEEDBACK
         else [_row(folder, SUBSETS[subset], number, random) for number in range(rows)]
     )
     file = folder / "train.jsonl"
@@ -83,11 +90,12 @@ def _row(folder: Path, subset: Subset, number: int, random: Random) -> Row:
     return row | {f"overall_{subset.label}": better}
 
 
-def _refined(folder: Path, number: int, random: Random) -> Row:
-    file = folder / _file(folder, "image", f"question-{number}", random)
-    image = base64.b64encode(file.read_bytes()).decode()
+def _refined(folder: Path, modality: str, number: int, random: Random) -> Row:
+    file = folder / _file(folder, modality, f"question-{number}", random)
+    held = base64.b64encode(file.read_bytes()).decode()
     file.unlink()
-    return {"prompt": "What colour?", "response": f"Grey {number}.", "refinement": f"Red {number}.", "image": image}
+    said = {"response": f"Grey {number}.", "refinement": f"Red {number}."}
+    return {"prompt": "What do you see or hear?", **said, modality: held}
 
 
 def _file(folder: Path, modality: str, name: str, random: Random) -> str:

@@ -7,23 +7,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import final
 
 from modalign.comparison import Comparison, Origin
-from modalign.content import Message, Response
 from modalign.data.fields import Fields, expected, number, sequence
 from modalign.data.messages import Parser, conversational, nonempty, response
 from modalign.errors import DataError
 from modalign.roles import Format
 from modalign.shown import shown
+from modalign_text.columns import REJECTED, Turns, answer_start, finished, paired
 
 _ANSWERS = frozenset({"chosen", "rejected", "completion", "responses", "messages"})
 _TURN = re.compile(r"\n\n(Human|Assistant):")
 _ROLES = {"Human": "user", "Assistant": "assistant"}
-
-Turns = tuple[Message, ...]
 
 
 @final
@@ -52,7 +49,7 @@ class Preference(Format):
             context, one, other = _split_strings(parser, fields)
         if fields.has("messages") and row["messages"] == chosen:
             fields.take("messages")  # data sets for supervised training repeat the chosen conversation there
-        return _pair(parser, fields, origin, (context, one, other))
+        return paired(parser, fields, origin, (context, one, other))
 
 
 @final
@@ -72,7 +69,7 @@ class HHRLHF(Format):
         fields = Fields(row)
         parser = Parser(fields, root=root)
         chosen, rejected = dialogue(fields.text("chosen"), "chosen"), dialogue(fields.text("rejected"), "rejected")
-        return _pair(parser, fields, origin, parser.implicit(chosen, rejected))
+        return paired(parser, fields, origin, parser.implicit(chosen, rejected))
 
 
 @final
@@ -102,23 +99,16 @@ class Messages(Format):
     """A conversation to imitate: what the assistant says after the last user message is the response."""
 
     def claims(self, columns: frozenset[str], row: Mapping[str, object]) -> bool:
-        return "messages" in columns and not columns & (_ANSWERS - {"messages"})
+        return "messages" in columns and not columns & (_ANSWERS - {"messages"} | {*REJECTED})
 
     def comparison(self, row: Mapping[str, object], origin: Origin, *, root: Path | None) -> Comparison:
         fields = Fields(row)
         parser = Parser(fields, root=root)
         turns = parser.conversation(fields.take("messages"), "messages")
-        end = next((at for at in range(len(turns), 0, -1) if not _answers(turns[at - 1])), 0)
-        if end in (0, len(turns)):
-            raise DataError(
-                "expected a conversation that ends with the assistant's answer to somebody",
-                field=f"messages[{len(turns) - 1}].role",
-                got=", ".join(turn.role for turn in turns[-8:]),
-                fix="remove the row, or what follows the assistant's last message",
-            )
+        end = answer_start(turns, "messages")
         prompt = parser.attach(nonempty(turns[:end], "messages"))
         answer = response(turns[end:], "messages")
-        return _finished(parser, fields, origin, Comparison(prompt=prompt, responses=(answer,), kind="unpaired"))
+        return finished(parser, fields, origin, Comparison(prompt=prompt, responses=(answer,), kind="unpaired"))
 
 
 @final
@@ -150,7 +140,7 @@ class Group(Format):
             for at, (one, reward) in enumerate(zip(found, rewards, strict=True))
         )
         prompt = parser.attach(prompt)
-        return _finished(parser, fields, origin, Comparison(prompt=prompt, responses=answers, kind="group"))
+        return finished(parser, fields, origin, Comparison(prompt=prompt, responses=answers, kind="group"))
 
 
 @final
@@ -164,7 +154,7 @@ class PromptOnly(Format):
         fields = Fields(row)
         parser = Parser(fields, root=root)
         prompt = parser.attach(parser.prompt())
-        return _finished(parser, fields, origin, Comparison(prompt=prompt, responses=(), kind="prompt"))
+        return finished(parser, fields, origin, Comparison(prompt=prompt, responses=(), kind="prompt"))
 
 
 def dialogue(text: str, field: str) -> list[object]:
@@ -217,46 +207,6 @@ def _repeats(prompt: object, context: Turns) -> None:
         )
 
 
-def _answers(turn: Message) -> bool:
-    return turn.role in ("assistant", "tool")
-
-
-def _pair(parser: Parser, fields: Fields, origin: Origin, turns: tuple[Turns, Turns, Turns]) -> Comparison:
-    """A pair with the columns that any pair may have.
-
-    turns: of the prompt, of chosen and of rejected.
-    """
-    prompt, chosen, rejected = turns
-    better, worse = _judged(fields, chosen, "chosen"), _judged(fields, rejected, "rejected")
-    preferences = fields.numbers("preferences")
-    for name, value in preferences.items():
-        if not 0 <= value <= 1:
-            raise DataError("expected a probability, 0 to 1", field=f"preferences.{name}", got=str(value))
-    pair = Comparison.pair(parser.attach(prompt), better, worse, margin=fields.maybe_number("margin"))
-    return _finished(parser, fields, origin, replace(pair, preferences=preferences))
-
-
-def _finished(parser: Parser, fields: Fields, origin: Origin, found: Comparison) -> Comparison:
-    """A comparison with the columns that any row may have; a column that nobody read is an error."""
-    weight, name, facts = fields.weight(), fields.name(), fields.facts("facts")
-    parser.done()
-    return replace(found, weight=weight, id=name, facts=facts, origin=origin)
-
-
-def _judged(fields: Fields, messages: Turns, side: str) -> Response:
-    """A response of a pair with the columns about it: those that begin or end with its side's name."""
-    return response(
-        messages,
-        side,
-        reward=fields.maybe_number(f"score_{side}", f"{side}_rating"),
-        scores=fields.numbers(f"{side}_scores"),
-        critique=fields.maybe_text(f"{side}_critique"),
-        refinement=fields.maybe_text(f"{side}_refinement"),
-        feedback=fields.feedback(f"{side}_feedback"),
-        facts=fields.facts(f"{side}_facts"),
-    )
-
-
 def _single(row: Mapping[str, object], origin: Origin, root: Path | None, *, labelled: bool) -> Comparison:
     """One response to a prompt, with the columns that it may have."""
     fields = Fields(row)
@@ -275,4 +225,4 @@ def _single(row: Mapping[str, object], origin: Origin, root: Path | None, *, lab
         facts=fields.facts("completion_facts"),
     )
     prompt = parser.attach(prompt)
-    return _finished(parser, fields, origin, Comparison(prompt=prompt, responses=(answer,), kind="unpaired"))
+    return finished(parser, fields, origin, Comparison(prompt=prompt, responses=(answer,), kind="unpaired"))

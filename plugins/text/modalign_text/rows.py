@@ -48,6 +48,14 @@ def group() -> list[Row]:
     ]
 
 
+def ms_swift() -> list[Row]:
+    """A conversation that ends with the chosen answer, and the rejected one as a string and in a conversation."""
+    return [
+        {"messages": _ASKED + _says("4"), "rejected_response": "5", "margin": 1.5},
+        {"messages": _ASKED + _says("4"), "rejected_messages": _ASKED + _says("5")},
+    ]
+
+
 def messages() -> list[Row]:
     """A conversation to imitate."""
     return [{"messages": _ASKED + _says("4")}]

@@ -5,7 +5,7 @@ A block is `{"type": "video", "video": VALUE}`; `path` or `bytes` may stand for 
 - frames in memory: a tensor ``t 3 h w`` of uint8 or of floats from 0 to 1, or an array ``t h w 3`` of uint8, with `fps`
   beside it (8 where it is absent, as in the oracle world);
 - encoded bytes, or the name of a file inside the data root;
-- either of the last two as data sets store them: `{"bytes", "path"}`, of which bytes win.
+- either of the last two as data sets store them: `{"bytes", "path"}`, of which bytes win, perhaps with `sha256`.
 
 Beside it `start` and `end`, in seconds from the first frame, say which stretch is meant, and `sha256` which file.
 
@@ -24,7 +24,7 @@ import numpy as np
 from torch import Tensor
 
 from modalign.content import Part
-from modalign.data.fields import number, string
+from modalign.data.fields import number, string, take_over
 from modalign.errors import DataError
 from modalign.files import File
 from modalign.shown import shown
@@ -35,6 +35,7 @@ from modalign_video.memory import check_clip, from_array
 
 _VALUES: Final = ("video", "path", "bytes")
 _FACTS: Final = ("fps", "start", "end", "sha256")
+_STORED: Final[frozenset[object]] = frozenset({"bytes", "path", "sha256"})
 _MOST_FPS: Final = 1000.0
 _FIX: Final = "give a file's name, encoded bytes, a tensor (frames, 3, height, width) or an array with channels last"
 
@@ -63,7 +64,7 @@ def read_part(block: Mapping[str, object], root: Path | None) -> Part:
         )
     name, value = names[0], given[names[0]]
     if isinstance(value, Mapping):
-        name, value = _stored(value, name)
+        name, value = _stored(value, name, given)
     held = _value(value, name, root)
     part = Part(modality="video", value=held, facts=_facts(given, memory=isinstance(held, Tensor)))
     check_part(part, field=name)
@@ -105,11 +106,12 @@ def _named(got: str | None, file: File) -> str:
     return name if got is None else got if file.name in got else f"{name}: {got}"
 
 
-def _stored(value: Mapping[object, object], name: str) -> tuple[str, object]:
-    """The value in a data set's own form."""
+def _stored(value: Mapping[object, object], name: str, given: dict[str, object]) -> tuple[str, object]:
+    """The value in a data set's own form; its SHA-256 is added to what is given."""
     found = {key: one for key, one in value.items() if one is not None}
-    if name != "video" or not found or not {"bytes", "path"}.issuperset(cast("set[str]", set(found))):
+    if name != "video" or not {"bytes", "path"}.intersection(found) or not _STORED.issuperset(found):
         raise DataError("an object that says a clip has bytes or path", field=name, got=shown(dict(value)), fix=_FIX)
+    take_over(given, found, "sha256")
     # with bytes the path is a name only, often of a file on its maker's disk
     return ("bytes", found["bytes"]) if "bytes" in found else ("path", found["path"])
 

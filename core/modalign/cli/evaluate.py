@@ -6,13 +6,16 @@ import json as encoder
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from modalign.cli.train import configure
 from modalign.errors import ConfigError
 from modalign.intervals import wilson
+
+if TYPE_CHECKING:
+    from modalign.training.job import Evaluation
 
 _SHARES = ("accuracy", "accuracies")  #: metrics that are shares of the samples
 _BOUNDS = ("_low", "_high")  #: of an interval that was measured with its metric
@@ -23,6 +26,7 @@ def evaluate(
     /,
     *tokens: Annotated[str, Parameter(allow_leading_hyphen=True)],
     json: bool = False,
+    report: Path | None = None,
 ) -> int:
     """Measure a model with an objective, on preference data: loss, rewards, accuracy with its 95 % interval.
 
@@ -37,6 +41,8 @@ def evaluate(
         settings none are taken but those of its eval_data, where no --data is given.
     json
         Print JSON instead of a table.
+    report
+        An HTML file to write what a reward model predicted to: agreement, calibration, labels and errors as pictures.
     """
     from modalign.training.job import evaluate as measure
     from modalign.training.job import final_model
@@ -67,6 +73,8 @@ def evaluate(
     trained = final_model(folder) if is_run else None
     found = measure(config, trained=trained)
     intervals = _intervals(found.metrics, found.samples)
+    if report is not None:
+        _report(report, config.data.path, found)
     if json:
         said = {
             "model": str(trained or config.model.path),
@@ -87,6 +95,19 @@ def evaluate(
         tail = "" if low is None else f"  95 % interval {low:.3f} to {high:.3f}"
         print(f"  {name:20} {value:10.4f}{tail}")
     return 0
+
+
+def _report(file: Path, data: str, found: Evaluation) -> None:
+    if not found.predictions:
+        raise ConfigError(
+            "a report is made of what a reward model predicted",
+            where="--report",
+            got="an objective that predicts nothing",
+            fix="leave it out; modalign report RUN draws the curves of a run",
+        )
+    from modalign.report import of_evaluation, write
+
+    write(of_evaluation(found.predictions, title=Path(data).name, samples=found.samples, skipped=found.skipped), file)
 
 
 def _intervals(metrics: Mapping[str, float], samples: int) -> dict[str, tuple[float, float]]:

@@ -10,8 +10,8 @@ from modalign.objectives.base import Predictions
 from modalign.report.curves import Chart, Line
 from modalign.report.judged import of_predictions
 from modalign.report.page import Page
-from modalign.report.predictions import Kept, kept
 from modalign.training.storage.metricslog import read_metrics
+from modalign.training.storage.predictions import Kept, kept
 from modalign.training.storage.runfolder import RunFolder
 
 #: Metrics worth a chart, in order, each with a line on how to read it; a run has some of them.

@@ -36,11 +36,6 @@ class Measured:
     predictions: Mapping[str, Predictions]
 
 
-def evaluate_parts(parts: Parts) -> dict[str, float]:
-    """The metrics of `measure`."""
-    return dict(measure(parts).metrics)
-
-
 @torch.no_grad()
 def measure(parts: Parts) -> Measured:
     """Loss and metrics, weighted means over all samples and processes, and what a reward model predicted.

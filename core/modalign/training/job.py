@@ -18,6 +18,7 @@ from modalign.data.prepared import Prepared
 from modalign.errors import ConfigError, ModelError
 from modalign.loading import load
 from modalign.model import Model
+from modalign.objectives.base import Predictions
 from modalign.training.checks import check_model
 from modalign.training.config import TrainConfig
 from modalign.training.heads import add_heads
@@ -31,11 +32,13 @@ class Evaluation:
     """What an evaluation found.
 
     metrics: by name.
+    predictions: what a reward model predicted of what people said, by dimension or label.
     samples: they are over.
     skipped: how many rows were left out, by reason.
     """
 
     metrics: Mapping[str, float]
+    predictions: Mapping[str, Predictions]
     samples: int
     skipped: Counter[str]
 
@@ -85,9 +88,10 @@ def evaluate(config: TrainConfig, *, trained: Path | None = None) -> Evaluation:
             got=f"{len(unknown)} other weights: {', '.join(unknown[:3])}",
             fix=f"look at model.path of the run's config: {config.model.path}",
         )
-    found = trainer.evaluate()
+    found = trainer.measure()
     return Evaluation(
-        metrics={name.removeprefix("eval_"): value for name, value in found.items()},
+        metrics={name.removeprefix("eval_"): value for name, value in found.metrics.items()},
+        predictions=found.predictions,
         samples=len(samples),
         skipped=samples.skipped,
     )

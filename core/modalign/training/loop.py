@@ -8,7 +8,7 @@ from typing import final
 
 from modalign.errors import ModalignError, Preempted
 from modalign.failpoints import hit
-from modalign.training.evaluation import evaluate_parts
+from modalign.training.evaluation import measure
 from modalign.training.loader import MicroBatch, load_steps
 from modalign.training.metrics import Window
 from modalign.training.session import Session
@@ -96,10 +96,11 @@ class Loop:
         due = progress.step > 0 and (last or (every is not None and progress.step % every == 0))
         if self.parts.eval_data is None or not due or progress.evaluated == progress.step:
             return
-        found = evaluate_parts(self.parts)
+        found = measure(self.parts)
         progress.evaluated = progress.step
-        progress.metrics |= found
-        self.session.write("on_evaluate", found | {"epoch": self.session.epoch})
+        progress.metrics |= found.metrics
+        self.session.keep(found.predictions)
+        self.session.write("on_evaluate", {**found.metrics, "epoch": self.session.epoch})
         self._clock.forget()
 
     def _save(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -11,6 +11,7 @@ from typing import final
 
 from torch.optim import AdamW
 
+from modalign.objectives.base import Predictions
 from modalign.training.callbacks import Event, Snapshot, notify
 from modalign.training.card import resolved, write_card
 from modalign.training.hub import push
@@ -18,6 +19,7 @@ from modalign.training.parts import Parts
 from modalign.training.resume import Progress, capture, digests, restore
 from modalign.training.samples import data_facts, write_bad_rows
 from modalign.training.storage.checkpoint import latest, load_checkpoint, save_checkpoint, set_aside_after
+from modalign.training.storage.predictions import forget_after, keep
 from modalign.training.storage.runfolder import RunFolder
 
 
@@ -85,6 +87,7 @@ class Session:
         def forget() -> None:  # what the run did after that checkpoint will be done again
             set_aside_after(self.folder.checkpoints, self.progress.step)
             step, evaluated = self.progress.step, self.progress.evaluated
+            forget_after(self.folder.path, step)
             self.folder.metrics.truncate_after(step, owed=None if evaluated == step else "eval_loss")
 
         ranks.on_main(forget)
@@ -93,6 +96,10 @@ class Session:
         """Add a row of metrics, and tell callbacks of it."""
         self.parts.ranks.on_main(lambda: self.folder.metrics.append(self.progress.step, row))
         self.tell(event, row)
+
+    def keep(self, predictions: Mapping[str, Predictions]) -> None:
+        """Put what an evaluation predicted into the folder, in place of what the one before it did."""
+        self.parts.ranks.on_main(lambda: keep(self.folder.path, predictions, step=self.progress.step))
 
     def tell(self, event: Event, metrics: dict[str, float] | None = None) -> None:
         """Tell callbacks of an event."""

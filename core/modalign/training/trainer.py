@@ -18,7 +18,7 @@ from modalign.training.callbacks import Callback
 from modalign.training.checks import check_model, leave_out
 from modalign.training.config import TrainingConfig
 from modalign.training.dropout import disable_dropout, train_mode
-from modalign.training.evaluation import evaluate_parts
+from modalign.training.evaluation import Measured, measure
 from modalign.training.heads import add_heads
 from modalign.training.hub import check_hub
 from modalign.training.loader import Assembling
@@ -139,9 +139,13 @@ class Trainer:
 
     def evaluate(self) -> dict[str, float]:
         """The objective's loss and metrics over all evaluation data, under `eval_` names; nothing is written."""
+        return dict(self.measure().metrics)
+
+    def measure(self) -> Measured:
+        """What `evaluate` gives, with what a reward model predicted of each judgement."""
         if self.parts.eval_data is None:
             raise ConfigError("there is no evaluation data", got="eval_data=None", fix="give the trainer eval_data")
-        return evaluate_parts(self.parts)
+        return measure(self.parts)
 
 
 def _configure(config: TrainingConfig | None, settings: Mapping[str, object]) -> TrainingConfig:

@@ -18,8 +18,8 @@ from modalign.registry import registry
 from modalign.report import Page, of_demonstration, of_evaluation, of_run, render, write
 from modalign.report.judged import of_predictions
 from modalign.report.page import Answer, Bar, Case, Cell, Row
-from modalign.report.predictions import keep
 from modalign.report.runs import series
+from modalign.training.storage.predictions import keep
 from modalign.world import Concept, Verdict, World, judge, measure
 from modalign.world.demonstration import Demonstration, DemonstrationConfig, Stage
 

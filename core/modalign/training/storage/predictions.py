@@ -77,5 +77,15 @@ def kept(folder: Path) -> Kept | None:
     return Kept(step=int(step), by_name=by_name)
 
 
+def forget_after(folder: Path, step: int) -> None:
+    """Remove predictions of a later step than the run goes on from, and what is no file of them."""
+    try:
+        found = kept(folder)
+    except CheckpointError:
+        found = None
+    if found is None or found.step > step:
+        (folder / NAME).unlink(missing_ok=True)
+
+
 def _broken(file: Path, got: str) -> CheckpointError:
     return CheckpointError("this is no file of predictions", where=str(file), got=got, fix=_FIX)

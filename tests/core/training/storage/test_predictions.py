@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from modalign.errors import CheckpointError
 from modalign.objectives.base import Predictions
-from modalign.report.predictions import NAME, keep, kept
+from modalign.training.storage.predictions import NAME, keep, kept
 
 
 def some(kind: str = "label", count: int = 5, seed: int = 0) -> Predictions:

@@ -74,7 +74,22 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_an_example_runs_as_it_stands(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", [name])
+    # an experiment of minutes, here of seconds: tests/text/multimodal/test_questions.py runs it whole
+    short = [
+        "--teach_steps",
+        "2",
+        "--spoil_steps",
+        "1",
+        "--align_steps",
+        "1",
+        "--reward_steps",
+        "1",
+        "--samples",
+        "4",
+        "--best_of",
+        "2",
+    ]
+    monkeypatch.setattr(sys, "argv", [name, *(short if name == "questions.py" else [])])
     runpy.run_path(str(ROOT / "examples" / name), run_name="__main__")
     said = capsys.readouterr().out.strip().splitlines()[-1]
     (number,) = re.findall(r"(?:loss|loss is|accuracy) (\d\.\d+)", said)
@@ -84,6 +99,8 @@ def test_an_example_runs_as_it_stands(
         "custom_objective.py": (0, 1),
         "reward.py": (0.5, 1.01),
         "pictures.py": (0.99, 1.01),  # the words are the same in every row: by words alone it is 1/2
+        "questions.py": (-0.01, 1),
+        "safesora.py": (0, 1),
     }[name]
     assert low < float(number) < high, said
 

@@ -55,6 +55,31 @@ def test_what_is_left_open_is_shown_somehow():
         assert found.said[name] == concept.said[name]
 
 
+def test_a_beep_of_one_tone_has_no_order():
+    for concept in concepts({"count", "pitch", "time"}):
+        assert DEPICTION.read(DEPICTION.depict(concept, seed=5)) == concept
+
+
+def test_two_tones_swap_with_their_order_and_nothing_else_does():
+    rising, falling = (
+        value_of(Concept(count=1, pitch="low", time="early", order=one), 0) for one in ("rising", "falling")
+    )
+    found = DEPICTION.read(part(rising.flip(1).roll(2000, 1)))
+    assert found is not None
+    assert found.order == "falling"  # a beep played backwards
+    assert not rising.equal(falling)
+
+
+def test_the_upper_tone_alone_and_both_at_once_are_unreadable():
+    at = torch.arange(320) / 4000
+    ramp = (torch.arange(320) + 0.5) / 20
+    fade = torch.minimum(ramp, ramp.flip(0)).clamp(max=1)
+    for tones in ((480.0,), (320.0, 480.0)):
+        sound = torch.zeros(1, 4000)
+        sound[0, 200:520] = sum(0.5 / len(tones) * fade * torch.sin(2 * torch.pi * tone * at) for tone in tones)
+        assert DEPICTION.read(part(sound)) is None
+
+
 def test_noise_of_the_stated_level_changes_nothing():
     made = torch.Generator().manual_seed(0)
     for seed, concept in enumerate(CONCEPTS):

@@ -14,7 +14,7 @@ from typing import TypedDict, cast, final
 
 Value = str | int | bool
 
-#: What each attribute can be, in the order in which attributes are named.
+#: What each attribute that a sentence can say can be, in the order in which attributes are named.
 VALUES: Mapping[str, tuple[Value, ...]] = MappingProxyType(
     {
         "count": (1, 2, 3),
@@ -28,6 +28,9 @@ VALUES: Mapping[str, tuple[Value, ...]] = MappingProxyType(
     }
 )
 
+#: The same of all attributes: these follow, which a medium shows and no sentence of the world says.
+EVERY: Mapping[str, tuple[Value, ...]] = MappingProxyType({**VALUES, "order": ("rising", "falling")})
+
 HELD_OUT = 0.25  #: share of all concepts that no training split contains
 
 
@@ -40,6 +43,7 @@ class _Said(TypedDict, total=False):
     pitch: str
     time: str
     harmless: bool
+    order: str
 
 
 @final
@@ -53,6 +57,7 @@ class Concept:
     motion: where they are going.
     pitch, time: of what sounds: low or high, in the first or the second half.
     harmless: whether nobody is hurt.
+    order: of the two tones of what sounds: the lower one first, or the higher one. Unsaid where it has one tone only.
 
     >>> Concept(count=2, colour="red").attributes
     ('count', 'colour')
@@ -66,18 +71,19 @@ class Concept:
     pitch: str | None = None
     time: str | None = None
     harmless: bool | None = None
+    order: str | None = None
 
     def __post_init__(self) -> None:
-        for name in VALUES:
+        for name, values in EVERY.items():
             value = getattr(self, name)
-            if value is not None and value not in VALUES[name]:
-                msg = f"{name} is one of {', '.join(map(str, VALUES[name]))}, not {value!r}"
+            if value is not None and value not in values:
+                msg = f"{name} is one of {', '.join(map(str, values))}, not {value!r}"
                 raise ValueError(msg)
 
     @property
     def said(self) -> dict[str, Value]:
-        """The attributes that are set, with their values, in the order of `VALUES`."""
-        return {name: value for name in VALUES if (value := getattr(self, name)) is not None}
+        """The attributes that are set, with their values, in the order of `EVERY`."""
+        return {name: value for name in EVERY if (value := getattr(self, name)) is not None}
 
     @property
     def attributes(self) -> tuple[str, ...]:
@@ -96,8 +102,8 @@ class Concept:
         >>> Concept.of({"count": 2}).count
         2
         """
-        if unknown := [name for name in said if name not in VALUES]:
-            msg = f"a concept has no attribute {unknown[0]!r}; it has {', '.join(VALUES)}"
+        if unknown := [name for name in said if name not in EVERY]:
+            msg = f"a concept has no attribute {unknown[0]!r}; it has {', '.join(EVERY)}"
             raise ValueError(msg)
         return cls(**cast(_Said, dict(said)))
 
@@ -107,14 +113,14 @@ class Concept:
 
     def violate(self, name: str, random: Random) -> Concept:
         """The same concept with another value of one attribute that is set."""
-        others = [value for value in VALUES[name] if value != self.said[name]]
+        others = [value for value in EVERY[name] if value != self.said[name]]
         return Concept.of({**self.said, name: random.choice(others)})
 
     def merge(self, other: Concept) -> Concept | None:
         """What two parts say together; None where they contradict each other.
 
-        >>> Concept(count=2).merge(Concept(pitch="low"))
-        Concept(count=2, shape=None, colour=None, side=None, motion=None, pitch='low', time=None, harmless=None)
+        >>> Concept(count=2).merge(Concept(pitch="low")).key
+        'count=2 pitch=low'
         """
         ours, theirs = self.said, other.said
         if any(ours[name] != theirs[name] for name in ours.keys() & theirs.keys()):
@@ -128,8 +134,8 @@ def concepts(names: Collection[str]) -> Iterator[Concept]:
     >>> sum(1 for _ in concepts({"count", "side"}))
     6
     """
-    chosen = [name for name in VALUES if name in names]
-    for values in product(*(VALUES[name] for name in chosen)):
+    chosen = [name for name in EVERY if name in names]
+    for values in product(*(EVERY[name] for name in chosen)):
         yield Concept.of(dict(zip(chosen, values, strict=True)))
 
 

@@ -10,8 +10,9 @@ from typing import final
 from modalign.content import Message, Response
 from modalign.intervals import wilson
 from modalign.roles import Depiction
-from modalign.world.concept import VALUES, Concept, match
+from modalign.world.concept import EVERY, Concept, match
 from modalign.world.prompts import asked
+from modalign.world.questions import questioned, read_answer
 
 
 @final
@@ -51,8 +52,8 @@ class Rate:
 class Verdict:
     """What the oracle says of one response.
 
-    asked: the concept of the prompt.
-    shown: what the response shows; None where it is unreadable.
+    asked: the concept of the prompt, or what is true of the medium it asks about.
+    shown: what the response shows or says; None where it is unreadable.
     """
 
     asked: Concept
@@ -110,19 +111,38 @@ def read(response: Response, depictions: Mapping[str, Depiction]) -> Concept | N
 
 
 def judge(prompt: Sequence[Message], response: Response, depictions: Mapping[str, Depiction]) -> Verdict | None:
-    """The verdict on a response to a prompt of this world; None where the prompt asks for no concept.
+    """The verdict on a response to a prompt of this world; None where the prompt is none.
 
-    The last message of the user is what counts.
+    What the user says last is what counts: a request for a concept, or a question about the part just before it. What
+    that part shows is read there; where it is unreadable, or shows nothing of what is asked for, there is no verdict.
     """
-    words = [part.value for message in prompt if message.role == "user" for part in message.parts]
-    concept = asked(words[-1]) if words and isinstance(words[-1], str) else None
-    return None if concept is None else Verdict(asked=concept, shown=read(response, depictions))
+    parts = [part for message in prompt if message.role == "user" for part in message.parts]
+    last = parts[-1].value if parts else None
+    if not isinstance(last, str):
+        return None
+    if (concept := asked(last)) is not None:
+        return Verdict(asked=concept, shown=read(response, depictions))
+    names, medium = questioned(last), parts[-2] if len(parts) > 1 else None
+    depiction = None if medium is None else depictions.get(medium.modality)
+    if names is None or medium is None or depiction is None:
+        return None
+    truth = depiction.read(medium)
+    if truth is None or not set(names) <= set(truth.attributes):
+        return None
+    return Verdict(asked=truth.only(names), shown=_answered(response, names))
+
+
+def _answered(response: Response, names: Sequence[str]) -> Concept | None:
+    """What the words of a response say of attributes; None where it is anything but words, or they are unreadable."""
+    words = [part.value for part in response.segments()]
+    said = [one for one in words if isinstance(one, str)]
+    return read_answer(" ".join(said), names) if len(said) == len(words) else None
 
 
 def measure(verdicts: Sequence[Verdict]) -> Measure:
     """Rates over many verdicts."""
     rights = [verdict.right for verdict in verdicts]
-    names = [name for name in VALUES if any(name in right for right in rights)]
+    names = [name for name in EVERY if any(name in right for right in rights)]
     return Measure(
         accuracy=Rate(hits=sum(verdict.accurate for verdict in verdicts), count=len(verdicts)),
         unreadable=Rate(hits=sum(verdict.shown is None for verdict in verdicts), count=len(verdicts)),

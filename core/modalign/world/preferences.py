@@ -6,7 +6,7 @@ key (seed, kind, number), so row n is the same however many rows are made.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Literal, final
@@ -15,7 +15,7 @@ from modalign.comparison import Comparison, Origin
 from modalign.content import Message, Part, Response
 from modalign.errors import ConfigError
 from modalign.roles import Depiction
-from modalign.world.concept import VALUES, Concept, split
+from modalign.world.concept import EVERY, Concept, split
 from modalign.world.prompts import ask
 
 Kind = Literal["sft", "clean", "shared-defect", "prompts"]
@@ -46,7 +46,7 @@ class World:
             raise ConfigError(
                 f"{self.depiction.modality!r} cannot show {', '.join(unknown)}",
                 where="attributes",
-                got=f"it shows {', '.join(_ordered(self.depiction.attributes))}",
+                got=f"it shows {', '.join(ordered(self.depiction.attributes))}",
                 fix="ask for those, or for another modality",
             )
 
@@ -69,32 +69,46 @@ class World:
         random = Random(f"{self.seed}/{kind}/{held_out}/{number}")
         concept = random.choice(split(self.names)[held_out])
         seed = random.getrandbits(31)  # shared by all responses, so that they differ in what was asked for only
-        shown = [self._answer(one, seed) for one in self._shown(kind, concept, random)]
+        shown = [self._answer(one, seed) for one in said(kind, concept, random, mistakes=self.mistakes)]
         source = f"oracle/{self.depiction.modality}/{kind}{'-test' if held_out else ''}"
-        return Comparison(
-            prompt=(request(concept, self.words),),
-            responses=tuple(shown),
-            kind="pair" if len(shown) == 2 else "unpaired" if shown else "prompt",
-            id=f"{source}/{self.seed}/{number}",
-            origin=Origin(file=source, row=number + 1),
-        )
-
-    def _shown(self, kind: Kind, concept: Concept, random: Random) -> tuple[Concept, ...]:
-        match kind:
-            case "prompts":
-                return ()
-            case "sft":
-                wrong = random.random() < self.mistakes
-                return (concept.violate(random.choice(concept.attributes), random) if wrong else concept,)
-            case "clean":
-                return concept, concept.violate(random.choice(concept.attributes), random)
-            case "shared-defect":
-                first, second = random.sample(concept.attributes, 2)
-                chosen = concept.violate(first, random)
-                return chosen, chosen.violate(second, random)
+        return comparison(source, number, self.seed, request(concept, self.words), shown)
 
     def _answer(self, concept: Concept, seed: int) -> Response:
         return Response(messages=(Message(role="assistant", parts=(self.depiction.depict(concept, seed=seed),)),))
+
+
+def said(kind: Kind, concept: Concept, random: Random, *, mistakes: float = MISTAKES) -> tuple[Concept, ...]:
+    """What the responses of a row say where ``concept`` is right: none, one, or the better and the worse one.
+
+    mistakes: share of the SFT examples that violate exactly one attribute.
+    """
+    match kind:
+        case "prompts":
+            return ()
+        case "sft":
+            wrong = random.random() < mistakes
+            return (concept.violate(random.choice(concept.attributes), random) if wrong else concept,)
+        case "clean":
+            return concept, concept.violate(random.choice(concept.attributes), random)
+        case "shared-defect":
+            first, second = random.sample(concept.attributes, 2)
+            chosen = concept.violate(first, random)
+            return chosen, chosen.violate(second, random)
+
+
+def comparison(source: str, number: int, seed: int, prompt: Message, responses: Sequence[Response]) -> Comparison:
+    """A row of the world.
+
+    source: what kind of rows it is one of.
+    seed: of those rows.
+    """
+    return Comparison(
+        prompt=(prompt,),
+        responses=tuple(responses),
+        kind="pair" if len(responses) == 2 else "unpaired" if responses else "prompt",
+        id=f"{source}/{seed}/{number}",
+        origin=Origin(file=source, row=number + 1),
+    )
 
 
 def request(concept: Concept, words: str) -> Message:
@@ -102,5 +116,6 @@ def request(concept: Concept, words: str) -> Message:
     return Message(role="user", parts=(Part(modality=words, value=ask(concept)),))
 
 
-def _ordered(names: Collection[str]) -> list[str]:
-    return [name for name in VALUES if name in names]
+def ordered(names: Collection[str]) -> list[str]:
+    """Attributes in the order in which they are named."""
+    return [name for name in EVERY if name in names]

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 
-from modalign.world.concept import VALUES, Concept, Value
+from modalign.world.concept import EVERY, Concept, Value
 
 _OPENING = "Show me this:"
 _NUMBERS: dict[Value, str] = {1: "one", 2: "two", 3: "three"}
 _TRUTH: dict[Value, str] = {True: "yes", False: "no"}
 
 
-def _word(name: str, value: Value) -> str:
+def word(name: str, value: Value) -> str:
+    """The word for a value, in requests and in answers.
+
+    >>> word("count", 2), word("harmless", True)
+    ('two', 'yes')
+    """
     match name:
         case "count":
             return _NUMBERS[value]
@@ -21,9 +28,10 @@ def _word(name: str, value: Value) -> str:
             return str(value)
 
 
-_WORDS: dict[tuple[str, str], Value] = {
-    (name, _word(name, value)): value for name, values in VALUES.items() for value in values
-}
+#: What each word says of each attribute.
+WORDS: Mapping[tuple[str, str], Value] = MappingProxyType(
+    {(name, word(name, value)): value for name, values in EVERY.items() for value in values}
+)
 
 
 def ask(concept: Concept) -> str:
@@ -32,23 +40,23 @@ def ask(concept: Concept) -> str:
     >>> ask(Concept(count=2, colour="red"))
     'Show me this: count two, colour red.'
     """
-    phrases = ", ".join(f"{name} {_word(name, value)}" for name, value in concept.said.items())
+    phrases = ", ".join(f"{name} {word(name, value)}" for name, value in concept.said.items())
     return f"{_OPENING} {phrases}."
 
 
 def asked(request: str) -> Concept | None:
     """The concept a request asks for; None where it is no request of this world.
 
-    >>> asked("Show me this: count two, colour red.")
-    Concept(count=2, shape=None, colour='red', side=None, motion=None, pitch=None, time=None, harmless=None)
+    >>> asked("Show me this: count two, colour red.").key
+    'count=2 colour=red'
     """
     found = re.fullmatch(rf"\s*{_OPENING}\s*([a-z ,]+)\.\s*", request)
     if found is None:
         return None
     values: dict[str, Value] = {}
     for phrase in found[1].split(","):
-        name, _, word = phrase.strip().partition(" ")
-        if (name, word) not in _WORDS or name in values:
+        name, _, said = phrase.strip().partition(" ")
+        if (name, said) not in WORDS or name in values:
             return None
-        values[name] = _WORDS[name, word]
+        values[name] = WORDS[name, said]
     return Concept.of(values)

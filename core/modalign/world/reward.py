@@ -16,7 +16,7 @@ class OracleReward(Reward):
     """How much of what was asked a response shows: 1 for everything, 0 where it is unreadable.
 
     The mean of the share of attributes that are right and of whether all are. A prompt that is no request of the oracle
-    world gives NaN: the oracle has nothing to say about it.
+    world, and no question about a medium of it, gives NaN: the oracle has nothing to say about it.
     """
 
     def __call__(self, prompts: Sequence[Sequence[Message]], responses: Sequence[Response]) -> list[float]:

@@ -1,8 +1,9 @@
 """The oracle world in tones: one to three beeps, low or high, in the first or the second half of one second.
 
-Given the concept the layout is fixed; only the start, by up to 20 ms, and the phase are free.
+A beep is one tone, or two of which one follows the other: rising or falling. Given the concept the layout is fixed;
+only the start, by up to 20 ms, and the phase are free.
 
-c channels, n samples, t frames.
+c channels, n samples, t frames, f frequencies.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from modalign.world.concept import VALUES, Concept
 
 RATE = 4000  #: samples per second
 SAMPLES = 4000
-FREQUENCIES = {"low": 320.0, "high": 640.0}  #: hertz; both fit a whole number of times into a frame
+#: Hertz; the first is that of a beep of one tone. All fit a whole number of times into a frame.
+FREQUENCIES = {"low": (320.0, 480.0), "high": (640.0, 960.0)}
 AMPLITUDE = 0.5
 
 _FRAME = 50  #: samples: 12.5 ms
@@ -29,7 +31,10 @@ _BEEP, _GAP, _FADE = 320, 240, 20  #: samples
 _STARTS = {"early": 160, "late": 2160}
 _JITTER = 80
 _FLOOR = 0.2  #: least amplitude of a beep
-_PURITY = 0.7  #: least share of a beep's energy at its frequency
+_PURITY = 0.7  #: least share of a beep's energy at its frequencies
+_FREE = ("count", "pitch", "time")  #: chosen by the seed where a concept does not say; without an order: one tone
+_ONE_TONE, _TWO_TONES = 0.2, (0.3, 0.7)  #: most share of the upper tone in a beep of one; its share in a beep of two
+_APART = 1.5  #: least frames between the middles of two tones; they lie 3.2 apart
 _SHORTEST, _LONGEST = 4, 12  #: frames of a beep
 
 
@@ -39,7 +44,7 @@ class AudioDepiction(Depiction):
 
     What a concept leaves open is chosen by the seed. Reads exactly what it depicts, after 16-bit rounding, and with
     Gaussian noise of standard deviation 0.1 added (a beep's amplitude is 0.5); silence, noise, and beeps of both
-    pitches or in both halves are unreadable.
+    pitches, in both halves or of different orders, and two tones at once, are unreadable.
 
     >>> tone = AudioDepiction()
     >>> concept = Concept(count=2, pitch="high", time="late")
@@ -48,14 +53,16 @@ class AudioDepiction(Depiction):
     """
 
     modality: ClassVar[str] = "audio"
-    attributes: ClassVar[frozenset[str]] = frozenset({"count", "pitch", "time"})
+    attributes: ClassVar[frozenset[str]] = frozenset({*_FREE, "order"})
 
     def depict(self, concept: Concept, *, seed: int = 0) -> Part:
         random = Random(f"audio/{seed}")
-        free = {name: random.choice(VALUES[name]) for name in sorted(self.attributes)}
+        free = {name: random.choice(VALUES[name]) for name in _FREE}
         whole = Concept.of({**free, **concept.only(self.attributes).said})
         start = _STARTS[cast(str, whole.time)] + random.randint(0, _JITTER)
-        beep = _beep(FREQUENCIES[cast(str, whole.pitch)], random.uniform(0, 2 * math.pi))
+        lower, upper = FREQUENCIES[cast(str, whole.pitch)]
+        tones = {None: (lower, lower), "rising": (lower, upper), "falling": (upper, lower)}[whole.order]
+        beep = _beep(*tones, random.uniform(0, 2 * math.pi))
         sound = torch.zeros(SAMPLES)
         for number in range(cast(int, whole.count)):
             at = start + number * (_BEEP + _GAP)
@@ -69,7 +76,7 @@ class AudioDepiction(Depiction):
         if not sound.isfinite().all():
             return None
         frames = rearrange(sound.detach().double().cpu(), "1 (t n) -> t n", n=_FRAME)
-        amplitudes = _amplitudes(frames)  # t 2
+        amplitudes = _amplitudes(frames)  # t f
         loudness = _smooth(amplitudes.square().sum(-1).sqrt())  # t
         loudest = loudness.topk(6).values.mean().item()
         if loudest < _FLOOR:
@@ -81,21 +88,26 @@ class AudioDepiction(Depiction):
         only = read.pop()
         if read or only is None:
             return None
-        pitch, time = only
-        return Concept(count=len(beeps), pitch=pitch, time=time)
+        pitch, time, order = only
+        return Concept(count=len(beeps), pitch=pitch, time=time, order=order)
 
 
-def _beep(frequency: float, phase: float) -> Tensor:
+def _beep(first: float, second: float, phase: float) -> Tensor:
+    """One tone and then another, ``n``, without a jump between them."""
     at = torch.arange(_BEEP) / RATE
+    angle = 2 * math.pi * first * at + phase
+    if second != first:
+        angle[_BEEP // 2 :] += 2 * math.pi * (second - first) * (at - at[_BEEP // 2])[_BEEP // 2 :]
     ramp = (torch.arange(_BEEP) + 0.5) / _FADE
     fade = torch.minimum(ramp, ramp.flip(0)).clamp(max=1)  # without it the beep's ends are clicks at all frequencies
-    return (AMPLITUDE * fade * torch.sin(2 * math.pi * frequency * at + phase)).float()
+    return (AMPLITUDE * fade * torch.sin(angle)).float()
 
 
 def _amplitudes(frames: Tensor) -> Tensor:
-    """Amplitude at each of the two frequencies, ``t 2``, whatever the phase."""
+    """Amplitude at each frequency, ``t f``, whatever the phase."""
     at = torch.arange(_FRAME, dtype=torch.float64) / RATE
-    turns = 2 * math.pi * torch.tensor(list(FREQUENCIES.values()), dtype=torch.float64)[:, None] * at  # 2 n
+    hertz = torch.tensor(list(FREQUENCIES.values()), dtype=torch.float64).flatten()
+    turns = 2 * math.pi * hertz[:, None] * at  # f n
     real, imaginary = (torch.einsum("tn,fn->tf", frames, wave) for wave in (turns.cos(), turns.sin()))
     return 2 / _FRAME * torch.hypot(real, imaginary)
 
@@ -113,14 +125,27 @@ def _runs(on: Tensor) -> list[tuple[int, int]]:
     return list(zip(starts, stops, strict=True))
 
 
-def _read_beep(frames: Tensor, amplitudes: Tensor, start: int) -> tuple[str, str] | None:
-    """Pitch and time of one beep; None where its energy is not at one frequency, or it lies across the middle."""
+def _read_beep(frames: Tensor, amplitudes: Tensor, start: int) -> tuple[str, str, str | None] | None:
+    """Pitch, time and order of one beep; None where it is no beep of ours, or lies across the middle."""
     energy = frames.square().sum(-1).sum() * 2 / _FRAME
-    at_each = amplitudes.square().sum(0)  # 2: of a pure tone, all of the energy
-    number = int(at_each.argmax())
-    if at_each[number] < _PURITY * energy:
+    tones = rearrange(amplitudes.square(), "t (pitch tone) -> pitch tone t", tone=2)  # of pure tones, all of the energy
+    number = int(tones.sum((1, 2)).argmax())
+    if tones[number].sum() < _PURITY * energy:
         return None
     middle = SAMPLES // _FRAME // 2
     if start < middle < start + len(frames):
         return None
-    return tuple(FREQUENCIES)[number], "early" if start < middle else "late"
+    lower, upper = tones[number]  # t
+    share = (upper.sum() / (lower + upper).sum()).item()
+    order = None
+    if share > _ONE_TONE:
+        apart = (_middle(upper) - _middle(lower)).item()
+        if not _TWO_TONES[0] <= share <= _TWO_TONES[1] or abs(apart) < _APART:
+            return None  # the upper tone alone, or both at once
+        order = "rising" if apart > 0 else "falling"
+    return tuple(FREQUENCIES)[number], "early" if start < middle else "late", order
+
+
+def _middle(energy: Tensor) -> Tensor:
+    """The frame in whose middle a tone ``t`` lies."""
+    return (energy * torch.arange(len(energy))).sum() / energy.sum()

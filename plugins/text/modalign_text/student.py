@@ -1,7 +1,8 @@
 """A tiny untrained language model that knows the oracle world's words: what `modalign quickstart` teaches.
 
-About 0.1 M weights: a two-layer Llama, 64 wide, over a vocabulary of whole words. A word keeps the space before it, so
-that decoding gives a sentence back as it was written.
+With the words of questions as well it is the half that speaks of a model that answers questions about media: put a
+tiny encoder before it (`modalign.load(folder, encoders=...)`). About 0.1 M weights: a two-layer Llama, 64 wide, over a
+vocabulary of whole words. A word keeps the space before it, so that decoding gives a sentence back as it was written.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from pathlib import Path
 
 import torch
 
-from modalign.world.concept import VALUES, Concept, Value
+from modalign.world.concept import EVERY, VALUES, Concept, Value
 from modalign.world.prompts import ask
+from modalign.world.questions import PHRASES, answer, question
 from modalign_text.world import sentence
 
 _PAD, _UNKNOWN, _USER, _ASSISTANT, _END = "<pad>", "<unk>", "<user>", "<assistant>", "<end>"
@@ -24,18 +26,22 @@ _TEMPLATE = (
 _SPACE = "▁"
 
 
-def save_student(folder: Path, *, seed: int = 0) -> Path:
-    """Write the model and its tokenizer as transformers would; returns the folder."""
+def save_student(folder: str | Path, *, seed: int = 0, questions: bool = False) -> Path:
+    """Write the model and its tokenizer as transformers would; returns the folder.
+
+    questions: whether it knows the words of questions about media and of their answers too.
+    """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     specials = (_PAD, _UNKNOWN, _USER, _ASSISTANT, _END)
-    vocabulary = {token: number for number, token in enumerate((*specials, *_vocabulary()))}
+    folder, further = Path(folder), _questions() if questions else []
+    vocabulary = {token: number for number, token in enumerate((*specials, *_vocabulary(), *further))}
     words = Tokenizer(models.WordLevel(vocabulary, unk_token=_UNKNOWN))
     words.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Metaspace(replacement=_SPACE, prepend_scheme="always", split=True),
-            pre_tokenizers.Split(Regex(r"[.,:]"), behavior="isolated"),
+            pre_tokenizers.Split(Regex(r"[.,:?]" if questions else r"[.,:]"), behavior="isolated"),
         ]
     )
     words.decoder = decoders.Metaspace(replacement=_SPACE, prepend_scheme="always")
@@ -77,6 +83,16 @@ def _vocabulary() -> list[str]:
     texts = chain.from_iterable((ask(concept), sentence(concept)) for concept in (*one_each, *pairs, _FULL))
     found = dict.fromkeys(_SPACE + word for text in texts for word in re.sub(r"[.,:]", " ", text).split())
     return [*found, ".", ",", ":"]
+
+
+def _questions() -> list[str]:
+    """What the world's questions and answers say beside requests and sentences."""
+    names = [[name] for name in PHRASES] + [list(PHRASES)]
+    texts = [question(one) for one in names]
+    texts += [answer(Concept.of({name: value}), [name]) for name, values in EVERY.items() for value in values]
+    found = dict.fromkeys(_SPACE + word for text in texts for word in re.sub(r"[.,:?]", " ", text).split())
+    known = set(_vocabulary())
+    return [*(word for word in found if word not in known), "?"]
 
 
 _EVERYTHING: dict[str, Value] = {name: values[0] for name, values in VALUES.items()}

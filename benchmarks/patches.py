@@ -5,8 +5,9 @@
 
 Theirs is `Image.open(...).convert("RGB")` and the processor; ours is `ImageModality.decode`, with all of its checks, a
 resize of the bytes as they lie in memory (channels last), and the op `patches`. Both give float32 patches of a picture
-resized by the same antialiased bicubic filter. Everything runs in one process, rounds are interleaved and change their
-order, and ratios are medians of a round's own ratios.
+resized by the same antialiased bicubic filter. The last tables are what a user meets: the encoders `vision` and
+`frames`, whose `prepare` makes a tower's input by the library's processor or by the op (`pixels`). Everything runs in
+one process, rounds are interleaved and change their order, and ratios are medians of a round's own ratios.
 
 h w pixels, p q pixels of a patch's sides.
 """
@@ -19,6 +20,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -29,15 +31,30 @@ from torch.nn.functional import interpolate
 from transformers import CLIPImageProcessor, Qwen2VLImageProcessor
 
 from modalign.content import Part
+from modalign.registry import registry
+from modalign.roles import Content, Encoder, MediaSettings, Modality
 from modalign_image.config import ImageSettings
 from modalign_image.modality import ImageModality
 from modalign_image.ops.patches import patches, reference
+from modalign_image.testing import WIDTH, tiny_vision
+from modalign_video.config import VideoSettings
+from modalign_video.modality import VideoModality
+from modalign_video.writing import mp4
 
 SIZE, PATCH = 448, 14
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 CLIP = CLIPImageProcessor(size={"height": SIZE, "width": SIZE}, do_center_crop=False)
 QWEN = Qwen2VLImageProcessor(size={"shortest_edge": 56 * 56, "longest_edge": SIZE * SIZE})
 MODALITY, SETTINGS = ImageModality(), ImageSettings()
+FRAMES = 8
+TOWER = {
+    "image_size": SIZE,
+    "patch_size": PATCH,
+    "hidden_size": WIDTH,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 1,
+}  # nothing runs it
+CROPPED = CLIPImageProcessor(size={"shortest_edge": SIZE}, crop_size={"height": SIZE, "width": SIZE})
 
 Step = Callable[[bytes], Tensor]
 
@@ -74,6 +91,44 @@ def ours(data: bytes, *, size: tuple[int, int], layout: str) -> Tensor:
     return patches(resized(data, size), patch=PATCH, mean=MEAN, std=STD, layout=layout)  # pyright: ignore[reportArgumentType]
 
 
+def clip(picture: bytes) -> bytes:
+    """Two seconds of H.264 in which the picture moves."""
+    frame = MODALITY.decode(Part(modality="image", value=picture), SETTINGS).tensor
+    return mp4(torch.stack([frame.roll(4 * number, -1) for number in range(2 * FRAMES)]), FRAMES)
+
+
+def end_to_end(*, title: str, modality: Modality, settings: MediaSettings, data: bytes, name: str, rounds: int) -> None:
+    """Encoded bytes to what an encoder hands its tower, by the library's processor and by the op."""
+
+    def decode() -> Content:
+        return modality.decode(Part(modality=modality.name, value=data), settings)
+
+    def both(encoder: Encoder) -> Tensor:
+        return encoder.prepare(decode()).tensors["pixel_values"]
+
+    with TemporaryDirectory() as folder:
+        tiny_vision(folder, "clip", vision_config=TOWER)
+        CROPPED.save_pretrained(folder)
+        processor, fused = (registry.encoder(name).load(folder, pixels=one) for one in ("processor", "fused"))
+    apart = (both(processor) - both(fused)).abs().max().item()
+    assert apart <= 1e-5, apart
+    table(
+        f"{title}, to {SIZE} by {SIZE}, encoder `{name}`; largest difference {apart:.1e}",
+        {
+            "decode + prepare, processor": partial(both, processor),
+            "decode + prepare, fused": partial(both, fused),
+            "decode": decode,
+        },
+        rounds,
+    )
+    content = decode()
+    table(
+        "prepare alone",
+        {"processor": partial(processor.prepare, content), "fused": partial(fused.prepare, content)},
+        rounds,
+    )
+
+
 def seconds(steps: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
     """Seconds of each step in each round; the order turns with the round."""
     found: dict[str, list[float]] = {name: [] for name in steps}
@@ -102,6 +157,7 @@ def main() -> None:
     parser.add_argument("--height", type=int, default=720)
     parser.add_argument("--width", type=int, default=1280)
     parser.add_argument("--rounds", type=int, default=41)
+    parser.add_argument("--clip-rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -127,6 +183,22 @@ def main() -> None:
             },
             arguments.rounds,
         )
+    end_to_end(
+        title="one JPEG",
+        modality=MODALITY,
+        settings=SETTINGS,
+        data=data,
+        name="vision",
+        rounds=arguments.rounds,
+    )
+    end_to_end(
+        title=f"{FRAMES} frames of a clip",
+        modality=VideoModality(),
+        settings=VideoSettings(frames=FRAMES),
+        data=clip(data),
+        name="frames",
+        rounds=arguments.clip_rounds,
+    )
     pixels = resized(data, (SIZE, SIZE))
     table(
         f"the op alone, {SIZE} by {SIZE}",

@@ -11,16 +11,28 @@ from pathlib import Path
 from typing import Self, cast, final
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 from transformers import AutoModel, PreTrainedModel
 from transformers.video_processing_utils import BaseVideoProcessor
 
 from modalign.batch import Medium
+from modalign.config import Config
 from modalign.errors import ConfigError, ModelError
 from modalign.roles import Content, Encoder
+from modalign_image.pixel_values import Pixels, fused_values
 from modalign_video.tower import INPUTS, load_tower
 
 _PIXELS = "pixel_values"
+
+
+@final
+class VideoOptions(Config):
+    """What an encoder of whole clips can be told beside its checkpoint."""
+
+    pixels: Pixels = "auto"
+    """Who makes the tower's input: our op `patches` behind the processor's own resize, or the processor alone; `auto`
+    takes the op where both give the same to 1e-5, tried on random frames when it is loaded."""
 
 
 @final
@@ -30,6 +42,7 @@ class VideoEncoder(Encoder):
     Clips of equal shape run as one batch.
 
     tower, processor: of the library.
+    options: who makes the tower's input.
 
     >>> from tempfile import TemporaryDirectory
     >>> from modalign_video.testing import tiny_video
@@ -43,29 +56,29 @@ class VideoEncoder(Encoder):
 
     modality = "video"
 
-    def __init__(self, tower: PreTrainedModel, processor: BaseVideoProcessor) -> None:
+    def __init__(
+        self, tower: PreTrainedModel, processor: BaseVideoProcessor, options: VideoOptions | None = None
+    ) -> None:
         super().__init__()
-        self.tower, self.processor = tower, processor
+        self.tower, self.processor, self.options = tower, processor, options or VideoOptions()
         self.width = int(tower.config.hidden_size)
         self.facts = {"processor": processor.to_json_string()}
         with torch.device("meta"):
             # shapes without weights or work; in a tuple, so that it is no part of this module
             self._shapes = (AutoModel.from_config(tower.config),)
         self._costs: dict[tuple[int, ...], int] = {}
+        self._fused = fused_values(self.options.pixels, processor, self._processed, name=_PIXELS, frames=2)
 
     @classmethod
     def load(
         cls, path: str, *, revision: str | None = None, dtype: torch.dtype | None = None, **options: object
     ) -> Self:
-        """The tower in a folder or of an id; it has no further options."""
-        if options:
-            raise ConfigError(
-                "the encoder of whole clips has no further settings",
-                where="options",
-                got=", ".join(options),
-                fix="remove them; `pool`, `stride` and `spatial` are of the encoder `frames`",
-            )
-        return cls(*load_tower(path, revision=revision, dtype=dtype))
+        """The tower in a folder or of an id.
+
+        options: of `VideoOptions`.
+        """
+        chosen = _options(options)
+        return cls(*load_tower(path, revision=revision, dtype=dtype), chosen)
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -76,11 +89,10 @@ class VideoEncoder(Encoder):
         if content.modality != self.modality:
             raise ModelError("a video tower takes clips", got=content.modality)
         self._check_frames(content.tensor.shape[0])
-        made = self.processor(videos=[content.tensor], return_tensors="pt", do_sample_frames=False)
-        name = next((one for one in INPUTS if one in made), None)
-        if name is None:
-            raise ModelError("the processor makes nothing that a video tower reads", got=", ".join(made))
-        pixels = cast(Tensor, made[name])[0]  # t c h w
+        if self._fused is None or (self.options.pixels == "auto" and not self._fused.takes(content.tensor)):
+            pixels = self._processed(content.tensor)[_PIXELS]
+        else:
+            pixels = self._fused(content.tensor)
         return Medium(modality=self.modality, tensors={_PIXELS: pixels}, cost=self._cost(pixels))
 
     def forward(self, media: Sequence[Medium]) -> list[Tensor]:
@@ -95,6 +107,14 @@ class VideoEncoder(Encoder):
             found |= dict(zip(indices, states, strict=True))
         self.ran(len(media))
         return [found[index] for index in range(len(media))]
+
+    def _processed(self, frames: Tensor) -> dict[str, Tensor]:
+        """What the tower reads of a clip ``t c h w``, by the library's own processor."""
+        made = self.processor(videos=[frames], return_tensors="pt", do_sample_frames=False)
+        name = next((one for one in INPUTS if one in made), None)
+        if name is None:
+            raise ModelError("the processor makes nothing that a video tower reads", got=", ".join(made))
+        return {_PIXELS: cast(Tensor, made[name])[0]}  # t c h w
 
     def _check_frames(self, count: int) -> None:
         needed = getattr(self.tower.config, "num_frames", None)
@@ -125,3 +145,17 @@ def _states(tower: PreTrainedModel, pixels: Tensor) -> Tensor:
     """The last states of clips, ``b t c h w`` to ``b n d``."""
     given: Mapping[str, Tensor] = {tower.main_input_name: pixels}
     return tower(**given).last_hidden_state
+
+
+def _options(given: Mapping[str, object]) -> VideoOptions:
+    try:
+        return VideoOptions.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(
+            first["msg"],
+            where=".".join(str(part) for part in first["loc"]),
+            got=repr(first["input"]),
+            fix="an encoder of whole clips has the option `pixels`; `pool`, `stride` and `spatial` are of the encoder "
+            "`frames`",
+        ) from error

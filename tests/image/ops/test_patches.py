@@ -22,7 +22,7 @@ from modalign.registry import registry
 from modalign_image.ops.patches import Layout, _announce, patches, reference
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # CLIP's, and Qwen2-VL's
-LAYOUTS: tuple[Layout, ...] = ("plain", "merged")
+LAYOUTS: tuple[Layout, ...] = ("plain", "merged", "whole")
 normalised = partial(patches, mean=MEAN, std=STD)
 
 
@@ -52,6 +52,16 @@ def test_plain_patches_are_clips_pixels_as_a_convolution_reads_them() -> None:
     nn.init.normal_(convolution.weight, std=0.01, generator=torch.Generator().manual_seed(1))
     wanted = rearrange(convolution(values), "b d h w -> b (h w) d")
     torch.testing.assert_close(found @ convolution.weight.flatten(1).T, wanted, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(28, 42), (7, 13), (1, 1)])
+def test_whole_pictures_are_clips_pixel_values(size: tuple[int, int]) -> None:
+    x = pixels(2, 3, *size)
+    processor = CLIPImageProcessor(do_resize=False, do_center_crop=False)
+    values = processor(images=list(x), return_tensors="pt", input_data_format="channels_first")["pixel_values"]
+    found = normalised(x, layout="whole")
+    assert found.is_contiguous()
+    close(found, values)
 
 
 def test_merged_patches_are_those_of_qwen2_vl_for_pictures() -> None:
@@ -108,6 +118,9 @@ cases = [
     (pixels(1, 5, 3, 8, 4), dict(patch=2, layout="merged")),
     (pixels(2, 4, 3, 4, 8), dict(patch=2, layout="merged")),
     (pixels(0, 3, 4, 4), dict(patch=2)),
+    (pixels(2, 3, 33, 17), dict(layout="whole")),
+    (last, dict(layout="whole", dtype=torch.bfloat16)),
+    (pixels(0, 3, 4, 4), dict(layout="whole")),
 ]
 for x, more in cases:
     x = x.to(DEVICE)
@@ -128,14 +141,14 @@ def test_the_kernel_equals_its_twin_in_tritons_interpreter() -> None:
     pytest.importorskip("triton")
     done = run(_KERNEL.replace("DEVICE", "'cpu'"), TRITON_INTERPRET="1")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "9 cases"
+    assert done.stdout.strip() == "12 cases"
 
 
 @pytest.mark.gpu
 def test_the_kernel_equals_its_twin_on_a_gpu() -> None:
     done = run(_KERNEL.replace("DEVICE", "'cuda'"))
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "9 cases"
+    assert done.stdout.strip() == "12 cases"
 
 
 @pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="there the kernel runs")
@@ -169,7 +182,9 @@ def test_the_registry_knows_the_op_and_its_twin() -> None:
         ({"x": pixels(1, 3, 4, 6), "layout": "merged"}, ShapeError, "multiples of 2 patches of 2 pixels"),
         ({"x": pixels(1, 0, 3, 4, 4), "layout": "merged"}, ShapeError, "multiples"),
         ({"x": pixels(1, 4, 4, 4)}, ShapeError, "each of 4 channels; found: 3 and 3"),
+        ({"x": pixels(1, 2, 3, 4, 4), "layout": "whole"}, ShapeError, "whole layout"),
         ({"patch": 0}, ConfigError, "at least 1"),
+        ({"patch": None}, ConfigError, "patch: the plain layout cuts patches"),
         ({"std": (1.0, 0.0, 1.0)}, ConfigError, "std: a standard deviation of 0"),
     ],
 )

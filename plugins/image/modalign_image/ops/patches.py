@@ -19,7 +19,7 @@ from torch import Tensor
 from modalign.errors import ConfigError, KernelUnavailable, ModelError, ShapeError
 
 Impl = Literal["auto", "reference", "kernel"]
-Layout = Literal["plain", "merged"]
+Layout = Literal["plain", "merged", "whole"]
 
 _log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 def patches(
     x: Tensor,
     *,
-    patch: int,
+    patch: int | None = None,
     mean: Sequence[float],
     std: Sequence[float],
     scale: float = 1 / 255,
@@ -42,10 +42,12 @@ def patches(
     `plain` gives ``b (h w) (c p q)`` in reading order, as a ViT's convolution takes them. `merged` gives
     ``b (t h w) (c temporal p q)`` as Qwen2-VL's processors do: squares of ``merge`` by ``merge`` patches follow one
     another, and each row holds ``temporal`` frames. A picture fills them with copies of itself, a clip of an odd
-    length its end with copies of the last frame.
+    length its end with copies of the last frame. `whole` leaves ``b c h w``, for towers that cut patches
+    themselves.
 
     x: ``b c h w``, or ``b t c h w`` for clips in the merged layout; uint8, resized already, strides as they are.
-    patch: pixels of a patch's side. mean, std: of each channel, on the scale of ``scale * x``.
+    patch: pixels of a patch's side, which `whole` does without.
+    mean, std: of each channel, on the scale of ``scale * x``.
     dtype: of the patches; the arithmetic is in float32.
     impl: `reference` is plain torch; `kernel` is Triton's, on a GPU or in its interpreter; `auto` takes the kernel on a
         GPU.
@@ -71,7 +73,7 @@ def patches(
 def reference(
     x: Tensor,
     *,
-    patch: int,
+    patch: int | None = None,
     mean: Sequence[float],
     std: Sequence[float],
     scale: float = 1 / 255,
@@ -85,7 +87,9 @@ def reference(
     # channels first whatever the bytes are: rows are then copied in runs of a patch's width
     values = plan.clips.to(torch.float32, memory_format=torch.contiguous_format)
     values.mul_(rearrange(plan.factor, "c -> c 1 1")).sub_(rearrange(plan.shift, "c -> c 1 1"))
-    sides = {"m": plan.merge, "n": plan.merge, "p": patch, "q": patch}
+    if layout == "whole":
+        return rearrange(values, "b 1 c h w -> b c h w").to(dtype)
+    sides = {"m": plan.merge, "n": plan.merge, "p": plan.patch, "q": plan.patch}
     if values.shape[1] == 1:
         rows = repeat(values, "b 1 c (h m p) (w n q) -> b (h w m n) (c f p q)", f=plan.temporal, **sides)
     else:
@@ -100,7 +104,7 @@ def reference(
 def kernel(
     x: Tensor,
     *,
-    patch: int,
+    patch: int | None = None,
     mean: Sequence[float],
     std: Sequence[float],
     scale: float = 1 / 255,
@@ -113,7 +117,7 @@ def kernel(
     plan = _plan(x, patch, mean, std, scale, layout, merge, temporal)
     if find_spec("triton") is None:
         raise KernelUnavailable("patches(impl='kernel') needs Triton", got="no triton", fix="pass impl='reference'")
-    from modalign_image.ops.patches_kernel import interpreted, launch
+    from modalign_image.ops.patches_kernel import interpreted, launch, launch_whole
 
     if not (x.is_cuda or interpreted()):
         raise KernelUnavailable(
@@ -121,11 +125,13 @@ def kernel(
             got=f"a tensor on {x.device}, TRITON_INTERPRET unset",
             fix="pass impl='reference'",
         )
+    if layout == "whole":
+        return launch_whole(rearrange(plan.clips, "b 1 c h w -> b c h w"), plan.factor, plan.shift, dtype=dtype)
     return launch(
         plan.clips,
         plan.factor,
         plan.shift,
-        patch=patch,
+        patch=plan.patch,
         merge=plan.merge,
         temporal=plan.temporal,
         dtype=dtype,
@@ -135,7 +141,7 @@ def kernel(
 @final
 @dataclass(frozen=True, kw_only=True)
 class _Plan:
-    """Both layouts as one: clips ``b t c h w``, of which plain merges 1 by 1 and holds 1 frame in a row.
+    """All layouts as one: clips ``b t c h w``, of which plain merges 1 by 1 and holds 1 frame in a row.
 
     factor, shift: ``c`` what each channel is multiplied by, and what is then taken off.
     """
@@ -143,13 +149,14 @@ class _Plan:
     clips: Tensor
     factor: Tensor
     shift: Tensor
+    patch: int
     merge: int
     temporal: int
 
 
 def _plan(  # noqa: PLR0917 (the op's own arguments, in its order)
     x: Tensor,
-    patch: int,
+    patch: int | None,
     mean: Sequence[float],
     std: Sequence[float],
     scale: float,
@@ -157,10 +164,14 @@ def _plan(  # noqa: PLR0917 (the op's own arguments, in its order)
     merge: int,
     temporal: int,
 ) -> _Plan:
-    if layout not in ("plain", "merged"):
-        raise ConfigError(f"patches has no layout {layout!r}", got="plain, merged", fix="pass one of them")
-    if layout == "plain":
+    if layout not in ("plain", "merged", "whole"):
+        raise ConfigError(f"patches has no layout {layout!r}", got="plain, merged, whole", fix="pass one of them")
+    if layout != "merged":
         merge = temporal = 1
+    if layout == "whole":
+        patch = 1
+    if patch is None:
+        raise ConfigError(f"the {layout} layout cuts patches", where="patch", fix="pass a patch's side")
     if min(patch, merge, temporal) < 1:
         raise ConfigError("patch, merge and temporal are at least 1", got=f"{patch}, {merge}, {temporal}")
     clips = _clips(x, layout)
@@ -179,6 +190,7 @@ def _plan(  # noqa: PLR0917 (the op's own arguments, in its order)
         clips=clips,
         factor=(scale / spread).float().to(x.device),
         shift=(middle / spread).float().to(x.device),
+        patch=patch,
         merge=merge,
         temporal=temporal,
     )
@@ -189,8 +201,8 @@ def _clips(x: Tensor, layout: Layout) -> Tensor:
         raise ModelError("patches are made of uint8", got=str(x.dtype), fix="give the pixels before they are rescaled")
     if x.ndim == 4:
         return rearrange(x, "b c h w -> b 1 c h w")
-    if x.ndim != 5 or layout == "plain":
-        wanted = '"b c h w"' if layout == "plain" else '"b c h w" or "b t c h w"'
+    if x.ndim != 5 or layout != "merged":
+        wanted = '"b c h w" or "b t c h w"' if layout == "merged" else '"b c h w"'
         raise ShapeError(f"patches in the {layout} layout are of {wanted}", got=tuple(x.shape))
     return x
 

@@ -1,4 +1,4 @@
-"""The Triton kernel of `patches`; it lies by itself because Triton is imported when it is."""
+"""The Triton kernels of `patches`; they lie by themselves because Triton is imported when they are."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+_BLOCK = 1024  # values that a program of `_whole` writes
 _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # Triton reads it once too, where a kernel is defined
 
 
@@ -67,6 +68,37 @@ def _patches(  # noqa: PLR0917 (Triton's kernels take positions)
     tl.store(out + row * values + value, found.to(out.dtype.element_ty), mask=inside)
 
 
+@triton.jit
+def _whole(  # noqa: PLR0917 (Triton's kernels take positions)
+    x,
+    factor,
+    shift,
+    out,
+    stride_b,
+    stride_c,
+    stride_h,
+    stride_w,
+    channels,
+    height,
+    width,
+    values,  # of all pictures
+    block: tl.constexpr,
+):
+    """One program writes a block of values, the last axis fastest."""
+    value = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
+    inside = value < values
+    w = value % width
+    rest = value // width
+    h = rest % height
+    rest = rest // height
+    c = rest % channels
+    b = rest // channels
+    at = b * stride_b + c * stride_c + h * stride_h + w * stride_w
+    pixels = tl.load(x + at, mask=inside, other=0).to(tl.float32)
+    found = pixels * tl.load(factor + c, mask=inside, other=0.0) - tl.load(shift + c, mask=inside, other=0.0)
+    tl.store(out + value, found.to(out.dtype.element_ty), mask=inside)
+
+
 def launch(
     x: Tensor, factor: Tensor, shift: Tensor, *, patch: int, merge: int, temporal: int, dtype: torch.dtype
 ) -> Tensor:
@@ -98,5 +130,31 @@ def launch(
         patch=patch,  # pyright: ignore[reportArgumentType]
         values=values,  # pyright: ignore[reportArgumentType]
         block=triton.next_power_of_2(values),  # pyright: ignore[reportArgumentType]
+    )
+    return out
+
+
+def launch_whole(x: Tensor, factor: Tensor, shift: Tensor, *, dtype: torch.dtype) -> Tensor:
+    """Normalised pixels of pictures ``b c h w``; arguments as the twin's."""
+    out = torch.empty(x.shape, dtype=dtype, device=x.device)
+    values = out.numel()
+    if not values:
+        return out
+    _, c, h, w = x.shape
+    stride_b, stride_c, stride_h, stride_w = x.stride()
+    _whole[(-(-values // _BLOCK),)](
+        x,
+        factor,
+        shift,
+        out,
+        stride_b,
+        stride_c,
+        stride_h,
+        stride_w,
+        c,
+        h,
+        w,
+        values,
+        block=_BLOCK,  # pyright: ignore[reportArgumentType]
     )
     return out

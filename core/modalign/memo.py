@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from modalign.roles import Encoder
 
 
+_LOG = logging.getLogger("modalign")
+
+
 @final
 class Memo:
     """The encodings of one step, shared by policy and reference, and how many media each kind of tower was run on.
@@ -23,13 +27,14 @@ class Memo:
     A copy of a model shares the memo of the model it was made from.
 
     passes: media that towers were run on since the count was last taken, by modality.
-    cache: encodings on disk, of frozen encoders only.
+    cache: encodings on disk, of frozen encoders, and of frozen parts by encoders that know theirs.
     """
 
     def __init__(self) -> None:
         self.passes: Counter[str] = Counter()
         self.cache: FeatureCache | None = None
         self._kept: dict[tuple[str, str], object] | None = None
+        self._said: set[tuple[str, str]] = set()
 
     def __deepcopy__(self, memo: dict[int, object]) -> Self:
         return self
@@ -59,12 +64,12 @@ class Memo:
             kept = {digest: self.recall(name, digest) for digest in media}
             found = {digest: known for digest, known in kept.items() if isinstance(known, Tensor)}
             if self.cache is not None:
-                device = next(encoder.parameters()).device
                 for digest, medium in media.items():
                     if digest not in found and medium.cacheable:
-                        known = self.cache.get(encoder, digest)
-                        if known is not None:
-                            found[digest] = known.to(device)
+                        known = self.cache.get(encoder, digest, encoder.facts)
+                        if isinstance(known, Tensor):
+                            found[digest] = known
+        self._say(name, encoder)
         missing = [digest for digest in media if digest not in found]
         if missing:
             # a frozen encoder may begin with a table that trains: what is kept must not hold on to that graph
@@ -73,11 +78,17 @@ class Memo:
             for digest, embedding in zip(missing, embeddings, strict=True):
                 found[digest] = embedding
                 if frozen and self.cache is not None and media[digest].cacheable:
-                    self.cache.put(encoder, digest, embedding)
+                    self.cache.put(encoder, digest, embedding, encoder.facts)
         if frozen:
             for digest, embedding in found.items():
                 self.keep(name, digest, embedding)
         return found
+
+    def _say(self, name: str, encoder: Encoder) -> None:
+        """Say once why a folder that was asked for gets nothing of an encoder."""
+        if self.cache is not None and (why := encoder.unstored) and (name, why) not in self._said:
+            self._said.add((name, why))
+            _LOG.warning("the feature cache keeps nothing of %s: %s", name, why)
 
     def recall(self, name: str, digest: str) -> object:
         """What one encoder, or a part of one, kept of a medium in this step; None where it kept nothing."""

@@ -253,6 +253,11 @@ class Encoder(nn.Module, ABC):
         """Whether nothing in it trains, so that what it gave may be remembered by the medium's digest."""
         return not any(parameter.requires_grad for parameter in self.parameters())
 
+    @property
+    def unstored(self) -> str:
+        """Why nothing of what it gives can be stored by the medium's digest; empty where something can."""
+        return "" if self.frozen else "its weights train"
+
 
 class Connector(nn.Module, ABC):
     """Embeddings of one width to embeddings of another."""
@@ -276,11 +281,13 @@ class Backbone(nn.Module, ABC):
 
     width: of its states (d).
     shares: whether responses to one prompt can branch from one trunk with the results of separate rows.
+    causal: whether a token sees only what comes before it, so that the first state knows nothing of a response.
     blocks: names of the module classes to wrap for sharding.
     """
 
     width: int
     shares: bool = False
+    causal: bool = True
     blocks: tuple[str, ...] = ()
 
     @abstractmethod

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from modalign.features import FeatureCache
 from modalign.objectives import DPO
@@ -61,10 +62,7 @@ def test_other_weights_and_other_settings_have_other_entries(tmp_path: Path) -> 
     alike = ToyEncoder()
     alike.load_state_dict(encoder.state_dict())
     assert cache.get(alike, "ab" * 32) is not None
-    other = ToyEncoder()
-    other.load_state_dict(encoder.state_dict())
-    other.facts = {"frames": 8}
-    assert cache.get(other, "ab" * 32) is None
+    assert cache.get(alike, "ab" * 32, {"frames": 8}) is None
 
 
 def test_a_damaged_entry_is_made_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -76,8 +74,47 @@ def test_a_damaged_entry_is_made_again(tmp_path: Path, caplog: pytest.LogCapture
     assert "cannot be read" in caplog.text
     cache.put(encoder, "cd" * 32, torch.full((2, 16), 3.0))
     found = cache.get(encoder, "cd" * 32)
-    assert found is not None
+    assert isinstance(found, torch.Tensor)
     assert bool((found == 3).all())
+
+
+def test_an_entry_of_before_encodings_had_structure_is_read(tmp_path: Path) -> None:
+    cache, encoder = FeatureCache(tmp_path), ToyEncoder()
+    cache.put(encoder, "ab" * 32, torch.ones(2, 16))
+    (entry,) = tmp_path.rglob("*.safetensors")
+    save_file({"encoding": torch.full((2, 16), 5.0)}, entry)
+    found = cache.get(encoder, "ab" * 32)
+    assert isinstance(found, torch.Tensor)
+    assert bool((found == 5).all())
+
+
+def test_names_differ_while_files_are_written_by_processes_of_one_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # containers that share a folder count their processes alike: each may write as number 7
+    monkeypatch.setattr("os.getpid", lambda: 7)
+    written: list[Path] = []
+
+    def note(tensors: dict[str, torch.Tensor], place: Path, metadata: dict[str, str]) -> None:
+        written.append(place)
+        save_file(tensors, place, metadata=metadata)
+
+    monkeypatch.setattr("modalign.features.save_file", note)
+    cache, encoder = FeatureCache(tmp_path), ToyEncoder()
+    for _ in range(2):
+        cache.put(encoder, "ab" * 32, torch.ones(2, 16))
+    assert len({place.name for place in written}) == 2
+    assert cache.get(encoder, "ab" * 32) is not None
+
+
+def test_an_encoder_that_trains_says_once_that_nothing_is_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(tmp_path / "run", tmp_path / "cache", frozen=False)
+    assert caplog.text.count("the feature cache keeps nothing of blob: its weights train") == 1
+    caplog.clear()
+    run(tmp_path / "frozen", tmp_path / "cache")
+    assert "keeps nothing" not in caplog.text
 
 
 _WRITER = """

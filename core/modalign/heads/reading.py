@@ -28,8 +28,9 @@ class ReadingHead(Head):
     width: of the states (d).
     dimensions: what is judged.
     read: `last` is the state at the response's last token, which has seen all of it. `first` is the one at the first
-        token of the sequence, for models that attend both ways (CLS). `mean` is the mean over all tokens of prompt and
-        response. A number is the id of a token: the state at its last occurrence, for a token that ends a response.
+        token of the sequence, for models that attend both ways (CLS): of a causal one it is the same whatever the
+        response, and training refuses it. `mean` is the mean over all tokens of prompt and response. A number is the id
+        of a token: the state at its last occurrence, for a token that ends a response.
     settings: further ones of the class.
     """
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 
 import torch
+from torch import nn
 
 from modalign.errors import ConfigError, ModalignError, ModelError
+from modalign.heads.reading import ReadingHead
 from modalign.model import Model
 from modalign.objectives.base import HeadSpec, Objective
 from modalign.registry import registry
@@ -18,12 +20,13 @@ log = logging.getLogger("modalign")
 def add_heads(model: Model, objective: Objective, *, seed: int) -> None:
     """Give a model the reward heads that an objective needs and it has not, started from a seed.
 
-    One it has must give the numbers that the objective reads.
+    One it has must give the numbers that the objective reads; none may read a state that no response reaches.
     """
     name, needs = type(objective).__name__, objective.needs
     for head in needs.heads:
         if head in model.heads:
             _check(model, head, needs.spec(head), name)
+            _check_read(model, head, model.heads[head])
     missing = [head for head in needs.heads if head not in model.heads]
     if not missing:
         return
@@ -36,7 +39,9 @@ def add_heads(model: Model, objective: Objective, *, seed: int) -> None:
     place = next(model.backbone.parameters()).device
     for head in missing:
         spec = needs.spec(head)
-        model.heads[head] = _make(spec, model.backbone.width, seed=seed).to(place)
+        made = _make(spec, model.backbone.width, seed=seed).to(place)
+        _check_read(model, head, made)
+        model.heads[head] = made
         log.info("a new %s head %r reads the states of the backbone", spec.type, head)
 
 
@@ -66,4 +71,15 @@ def _check(model: Model, name: str, spec: HeadSpec, objective: str) -> None:
             f"{objective} needs the reward head {name!r} to give {', '.join(wanted)}",
             got=f"a {type(found).__name__} that gives {', '.join(found.dimensions)}",
             fix="name another head (objective.head) to train a new one, or set objective.dimensions to what it gives",
+        )
+
+
+def _check_read(model: Model, name: str, head: nn.Module) -> None:
+    """Raise where a head reads the first state of a backbone whose first state is the same for every response."""
+    if isinstance(head, ReadingHead) and head.read == "first" and model.backbone is not None and model.backbone.causal:
+        raise ConfigError(
+            f"the reward head {name!r} reads the first state, which has seen nothing of a response",
+            where="objective.head_options.read",
+            got=f"first, and a {type(model.backbone).__name__}, which is causal: both responses would get one number",
+            fix="use last, or the id of a special token that is appended to each response: it does what CLS does",
         )

@@ -9,11 +9,9 @@ m embeddings of a medium, d width, k layers that take further features.
 
 from __future__ import annotations
 
-import copy
 import inspect
-import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Final, NoReturn, cast, final
 
 import torch
@@ -23,6 +21,7 @@ from transformers import PreTrainedModel
 from modalign.batch import Medium
 from modalign.errors import ModelError, ShapeError
 from modalign.roles import Content, Encoder
+from modalign_text.multimodal.answers import Answers
 from modalign_text.multimodal.processing import ProcessorWriter
 
 #: what a decoder is given whatever the media are
@@ -68,7 +67,7 @@ class TowerEncoder(Encoder):
         self.facts = writer.facts(modality)
         self._outside = (library,)  # in a tuple: its decoder is the backbone's, and no child of this module
         self._writer = writer
-        self._used: frozenset[str] | None = None  # names of towers this modality runs through
+        self._answers = Answers(modality)
         self._tabled = False  # whether embeddings come out of the decoder's own table
         self._passed = 0  # media of the call under way that a tower was run on
 
@@ -82,13 +81,24 @@ class TowerEncoder(Encoder):
     @property
     def _names(self) -> list[str]:
         """The towers this modality runs through, as far as is known."""
-        return [name for name in self.towers if self._used is None or name in self._used or name == OWN]
+        ran = self._answers.ran
+        # a tower that is called by another method than forward goes unseen: where none is seen all of them count
+        return [name for name in self.towers if not ran or name in ran or name == OWN]
 
     @property
     def frozen(self) -> bool:
         if self._tabled and self.table.weight.requires_grad:
             return False
         return not any(value.requires_grad for name in self._names for value in self.towers[name].parameters())
+
+    @property
+    def unstored(self) -> str:
+        if self.frozen:
+            return ""
+        named = {name: tower for name in self._names if isinstance(tower := self.towers[name], PreTrainedModel)}
+        frozen = [name for name, one in named.items() if not any(value.requires_grad for value in one.parameters())]
+        reasons = [self._answers.why_not(name) for name in frozen]
+        return "" if "" in reasons else "; ".join(reasons) or "its towers train"
 
     @property
     def table(self) -> nn.Embedding:
@@ -118,7 +128,8 @@ class TowerEncoder(Encoder):
         """Media that go through the towers together.
 
         Those that have been through in this step go with the ones they went with, so that what the towers gave then
-        can be taken again: a projector that trains behind them does a little more, and no tower runs twice.
+        can be taken again: a projector that trains behind them does a little more, and no tower runs twice. What a
+        folder is to keep of a medium must not depend on others: then each goes through alone.
         """
         if self.memo is None:
             return _alike(media)
@@ -130,7 +141,7 @@ class TowerEncoder(Encoder):
                 fresh.append(medium)
             else:
                 before[id(known)] = cast("tuple[Medium, ...]", known)
-        groups = _alike(fresh)
+        groups = _alike(fresh) if self.memo.cache is None else [(medium,) for medium in fresh]
         for group in groups:
             for medium in group:
                 if medium.digest:
@@ -138,24 +149,25 @@ class TowerEncoder(Encoder):
         return [*before.values(), *groups]
 
     def learn(self, medium: Medium) -> None:
-        """Find by one medium which towers this modality runs through, and whether it reads the decoder's table."""
-        ran: set[str] = set()
-        hooks = [
-            tower.register_forward_hook(lambda *_, name=name: ran.add(name)) for name, tower in self.towers.items()
-        ]
+        """Find by one medium which towers this modality runs through, what of them it reads, and if it reads the table.
+
+        The table is the decoder's, of its tokens' embeddings.
+        """
+        towers = dict(self.towers.items())
         weight = self.table.weight
         before = weight.requires_grad
         try:
-            with torch.enable_grad():
+            with torch.enable_grad(), self._answers.learning(towers) as given:
                 weight.requires_grad_(True)
-                (gradient,) = torch.autograd.grad(self._run([medium]).sum(), [weight], allow_unused=True)
+                embeddings = self._run([medium])
+                leaves = [one for own in given.values() for one in own.values()]
+                gradient, *found = torch.autograd.grad(embeddings.sum(), [weight, *leaves], allow_unused=True)
         finally:
             weight.requires_grad_(before)
-            for hook in hooks:
-                hook.remove()
         self._tabled = gradient is not None and bool(gradient.any())
-        # a tower that is called by another method than forward would go unseen: then all of them count
-        self._used = frozenset(ran) if ran else None
+        read = {id(leaf) for leaf, one in zip(leaves, found, strict=True) if one is not None}
+        unread = {name: {key: one for key, one in own.items() if id(one) not in read} for name, own in given.items()}
+        self._answers.learned(towers, unread, lambda: self._run([medium]))
 
     def _run(self, media: Sequence[Medium]) -> Tensor:
         """Embeddings of media whose tensors fit together, ``m d`` or ``m (1 + k) d``, one behind the other."""
@@ -177,47 +189,16 @@ class TowerEncoder(Encoder):
         }
         known = inspect.signature(type(library).forward).parameters
         arguments = {name: value for name, value in given.items() if name in known}
-        with _caught(library) as caught, self._remembering(media):
+        with _caught(library) as caught, self._taken(media) as ran:
             _call(library, **arguments, **tensors)
+        self._passed += len(media) if ran else 0
         return _embeddings(caught[0], type(library).__name__)
 
-    @contextmanager
-    def _remembering(self, media: Sequence[Medium]) -> Iterator[None]:
-        """Within it frozen towers answer from the step's memo where they can: the projector behind them may train."""
-        asked = "+".join(medium.digest for medium in media)
-        passed: set[str] = set()
-        patched: list[nn.Module] = []
-        for name in self._names:
-            tower = self.towers[name]
-            if isinstance(tower, PreTrainedModel):
-                frozen = not any(value.requires_grad for value in tower.parameters())
-                known = frozen and self.memo is not None and all(medium.digest for medium in media)
-                tower.forward = self._answering(name, tower, asked if known else None, passed)
-                patched.append(tower)
-        try:
-            yield
-        finally:
-            for tower in patched:
-                del tower.forward
-            self._passed += len(media) if passed or not patched else 0
-
-    def _answering(self, name: str, tower: nn.Module, asked: str | None, passed: set[str]) -> Callable[..., object]:
-        """A tower's own forward, or what the memo has of it; says in ``passed`` that the tower was run."""
-        forward = cast("Callable[..., object]", tower.forward)
-        calls = itertools.count()
-
-        def answer(*args: object, **kwargs: object) -> object:
-            key = None if asked is None or self.memo is None else f"{asked}#{next(calls)}"
-            known = None if key is None or self.memo is None else self.memo.recall(f"tower:{name}", key)
-            if known is None:
-                passed.add(name)
-                known = forward(*args, **kwargs)
-                if key is not None and self.memo is not None:
-                    self.memo.keep(f"tower:{name}", key, known)
-            # families write into what a tower returned: each caller gets a copy of its outermost shell
-            return copy.copy(known)
-
-        return answer
+    def _taken(self, media: Sequence[Medium]) -> AbstractContextManager[set[str]]:
+        """Within it frozen towers answer again what they did; gives the names of those that ran."""
+        used = {name: self.towers[name] for name in self._names}
+        # what is frozen to the end is stored whole, behind its projector
+        return self._answers.taken(used, media, self.memo, facts=self.facts, store=not self.frozen)
 
 
 def towers_of(library: PreTrainedModel) -> dict[str, nn.Module]:

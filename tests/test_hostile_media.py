@@ -378,7 +378,9 @@ def test_the_command_line_lists_every_bad_row(
 @pytest.mark.parametrize(("kind", "file"), [("audio", "good.wav"), ("video", "good.mp4")])
 def test_a_medium_that_the_model_cannot_take_is_a_bad_row(kind: str, file: str, place: Path) -> None:
     rows = written(place / "set/foreign.jsonl", [GOOD[0], row("", medium(kind, file))])
-    with pytest.raises(DataError, match=rf"foreign.jsonl:2 field=prompt: this model takes no {kind}.*it takes image"):
+    with pytest.raises(
+        DataError, match=rf"foreign.jsonl:2 field=prompt: LlamaForCausalLM takes no {kind}.*it takes image"
+    ):
         prepared(rows, loaded(place, "image").assembly.preparer)
 
 

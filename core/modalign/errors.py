@@ -109,6 +109,12 @@ class Skipped(DataError):
     code = "skipped"
 
 
+class Foreign(DataError):
+    """A row with a part that the model does not take: model and data do not go together, and no policy skips it."""
+
+    code = "foreign"
+
+
 class PluginError(ModalignError, RuntimeError):
     """A plugin, or a name that plugins register, that is missing, broken or claimed twice."""
 

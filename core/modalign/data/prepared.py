@@ -14,7 +14,7 @@ from modalign.data.badrows import BadRow, Names, judge, top
 from modalign.data.data import Data
 from modalign.data.sampling import permutation
 from modalign.data.spread import spread
-from modalign.errors import DataError, Skipped, TooLong
+from modalign.errors import DataError, Foreign, Skipped, TooLong
 from modalign.objectives.base import Needs
 from modalign.roles import Preparer
 from modalign.shown import located
@@ -159,6 +159,8 @@ def prepare(
             skipped[TOO_LONG] += 1
         elif isinstance(result, Skipped):
             skipped[result.what] += 1
+        elif isinstance(result, Foreign) and config.on_bad_row == "skip":
+            raise result
         else:
             bad.append(BadRow.of(result))
             skipped[bad[-1].reason] += 1

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, cast, final
 
 from transformers import PretrainedConfig
@@ -19,6 +20,14 @@ from modalign.config import ModelConfig
 from modalign.errors import CheckpointError, ConfigError, ModelError
 
 ADAPTER: Final = "adapter_config.json"
+#: of a model type that listens and speaks: the class of its part that is trained here, which reads and answers
+THINKERS: Final = MappingProxyType(
+    {
+        "qwen2_5_omni": "Qwen2_5OmniThinkerForConditionalGeneration",
+        "qwen3_omni_moe": "Qwen3OmniMoeThinkerForConditionalGeneration",
+    }
+)
+SPEAKS: Final = ("talker.", "token2wav.", "code2wav.")  #: how the weights of their other parts begin
 COMPOSITION: Final = "modalign_composition.json"  #: which encoders a model has before it, and how media are decoded
 
 _PICKLES: Final = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
@@ -89,6 +98,8 @@ def causal(config: Mapping[str, object]) -> bool:
 
 def multimodal(config: Mapping[str, object]) -> bool:
     """Whether a config.json is of a model that reads media beside text, by transformers' own mapping."""
+    if config.get("model_type") in THINKERS:  # whatever the class of the whole was called when it was saved
+        return True
     # one that is listed as both is loaded whole: its towers are in the checkpoint
     return bool(config.get("architectures")) and _known(
         config, cast("Mapping[str, object]", MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES)

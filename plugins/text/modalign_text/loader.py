@@ -22,7 +22,7 @@ from modalign.roles import Loader
 from modalign_text import probe
 from modalign_text.assembly import CausalLMAssembly
 from modalign_text.backbone import CausalLMBackbone
-from modalign_text.config import COMPOSITION, Source, claims, resolve
+from modalign_text.config import COMPOSITION, SPEAKS, THINKERS, Source, claims, resolve
 from modalign_text.decoder import TextDecoder
 from modalign_text.logits import postprocessing
 from modalign_text.preparer import ChatPreparer
@@ -72,7 +72,9 @@ class CausalLMLoader(Loader):
             recompute(library)
         head = cast(nn.Module, library.get_output_embeddings())  # after adapters: they may have wrapped it
         return Model(
-            assembly=CausalLMAssembly(library, tokenizer, ChatPreparer(tokenizer), adapters),
+            assembly=CausalLMAssembly(
+                library, tokenizer, ChatPreparer(tokenizer, model=type(library).__name__), adapters
+            ),
             backbone=backbone,
             decoders={"text": TextDecoder(head, scale=logits.scale, softcap=logits.softcap)},
             heads={} if source.folder is None else load_heads(source.folder, backbone.width),
@@ -117,7 +119,10 @@ def load_library(source: Source, config: ModelConfig, automatic: type[_BaseAutoM
             got=f"{len(missing)} missing or of another shape: {', '.join(missing[:4])}",
             fix="download it again, or correct its config.json",
         )
-    if unexpected := sorted(map(str, found["unexpected_keys"])):
+    unexpected = sorted(map(str, found["unexpected_keys"]))
+    if source.config.get("model_type") in THINKERS:
+        unexpected = [name for name in unexpected if not name.startswith(SPEAKS)]
+    if unexpected:
         _LOG.warning("%s holds weights its architecture does not use: %s", source.base, ", ".join(unexpected[:8]))
     return library
 

@@ -77,6 +77,10 @@ class MediaWriter(ABC):
     def medium(self, part: Part) -> Medium:
         """A medium as its encoder reads it, decoded once for all sequences of a comparison."""
 
+    def behind(self, part: Part) -> tuple[Part, ...]:
+        """What follows a medium as media of their own, from the same file: the sound of a clip."""
+        return ()
+
     @abstractmethod
     def holds(self, token: int) -> bool:
         """Whether a token is one whose embedding a medium replaces."""
@@ -116,6 +120,18 @@ def _runs(places: Sequence[int], digest: str) -> list[EncodedSlot]:
 def media_of(messages: Sequence[Message]) -> list[Part]:
     """The parts that are not words, in reading order."""
     return [part for message in messages for part in message.parts if not isinstance(part.value, str)]
+
+
+def with_tracks(messages: Sequence[Message], media: MediaWriter) -> tuple[Message, ...]:
+    """The messages with what follows each of their media."""
+    return tuple(
+        replace(message, parts=tuple(one for part in message.parts for one in (part, *_behind(part, media))))
+        for message in messages
+    )
+
+
+def _behind(part: Part, media: MediaWriter) -> tuple[Part, ...]:
+    return () if isinstance(part.value, str) else media.behind(part)
 
 
 def ordered(one: Encoded) -> dict[str, list[str]]:

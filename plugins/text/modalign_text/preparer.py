@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import cast, final
 
@@ -15,11 +16,11 @@ from transformers import PreTrainedTokenizerBase
 
 from modalign.comparison import Comparison
 from modalign.content import RAW, Message, Part, Response
-from modalign.errors import DataError, ModalignError
+from modalign.errors import DataError, Foreign, ModalignError
 from modalign.files import File
 from modalign.roles import Encoded, EncodedSegment, Preparer
 from modalign_text.conversations import check_uniform, named, strings_of
-from modalign_text.media import Expansion, MediaWriter, between, media_of, ordered, spans_of
+from modalign_text.media import Expansion, MediaWriter, between, media_of, ordered, spans_of, with_tracks
 from modalign_text.rendering import Conversation, Template
 from modalign_text.tokens import Tokeniser, Tokens
 from modalign_text.truncation import fit
@@ -39,6 +40,7 @@ class ChatPreparer(Preparer):
     tokenizer: of the checkpoint.
     template: a Jinja chat template to use instead of the tokenizer's.
     media: how media are written; None where the model takes words only.
+    model: what the model is called in messages.
 
     >>> from modalign_text.testing import tiny_tokenizer
     >>> preparer = ChatPreparer(tiny_tokenizer())
@@ -55,9 +57,11 @@ class ChatPreparer(Preparer):
         *,
         template: str | None = None,
         media: MediaWriter | None = None,
+        model: str = "this model",
     ) -> None:
         self.tokenizer = tokenizer
         self.media = media
+        self._model = model
         self._template = Template(tokenizer, template, media)
         self._tokens = Tokeniser(tokenizer)
         self.pad = next((one for one in (self._tokens.pad, self._tokens.end) if one is not None), 0)
@@ -76,8 +80,12 @@ class ChatPreparer(Preparer):
         self._decode(prompt, "prompt")
         for name, response in named(comparison):
             self._decode(response.messages, name)
+        if self.media is not None:
+            heard = tuple(replace(one, messages=with_tracks(one.messages, self.media)) for one in responses)
+            comparison = replace(comparison, prompt=with_tracks(prompt, self.media), responses=heard)
+            prompt, responses = comparison.prompt, comparison.responses
         if not responses:
-            self.prompt_ids(prompt)  # a template that refuses it says so now
+            self._prompted(prompt)  # a template that refuses it says so now
             return ()
         conversation = Conversation(self._template, prompt)
         encoded: list[Encoded] = []
@@ -109,6 +117,10 @@ class ChatPreparer(Preparer):
         """What a model continues to answer these messages."""
         self._check(messages, "prompt")
         check_uniform(messages)
+        return self._prompted(messages if self.media is None else with_tracks(messages, self.media))
+
+    def _prompted(self, messages: Sequence[Message]) -> Encoded:
+        """The same, of messages whose media are followed by what belongs to them."""
         if messages[0].role == RAW:
             expansion = self._expand(self._words(messages), media_of(messages))
             tokens = self._tokens.read(expansion.text, whole=True)
@@ -256,8 +268,8 @@ class ChatPreparer(Preparer):
             for part in message.parts:
                 takes = {"text"} if self.media is None else {"text", *self.media.takes}
                 if part.modality not in takes or (part.modality == "text") != isinstance(part.value, str):
-                    raise DataError(
-                        f"this model takes no {part.modality}",
+                    raise Foreign(
+                        f"{self._model} takes no {part.modality}",
                         field=field,
                         got=f"a part of {part.modality} in a message of {message.role}",
                         fix=f"it takes {', '.join(sorted(takes))}; use a model that takes it, or rows without it",

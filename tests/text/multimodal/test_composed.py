@@ -222,7 +222,7 @@ def test_media_of_a_model_without_towers_are_refused_in_words(folder: Path) -> N
     with pytest.raises(ConfigError, match="this model reads no media"):
         modalign.load(folder / "llama", media={"image": {}})
     plain = modalign.load(folder / "llama")
-    with pytest.raises(DataError, match=r"this model takes no image.*it takes text"):
+    with pytest.raises(DataError, match=r"LlamaForCausalLM takes no image.*it takes text"):
         plain.assembly.preparer.encode(in_prompt("image"))
     whole = tiny_multimodal(folder / "llava")
     with pytest.raises(ConfigError, match="this checkpoint brings its own towers"):

@@ -13,7 +13,8 @@ import modalign
 from modalign.comparison import Comparison
 from modalign.config import AdapterConfig
 from modalign.content import Part
-from modalign.errors import ConfigError, DataError
+from modalign.data import prepare, read
+from modalign.errors import ConfigError, DataError, Foreign
 from modalign.objectives import DPO, KTO, SFT, Objective
 from modalign.training import Trainer, TrainingConfig
 from modalign_text.multimodal.assembly import MultimodalAssembly
@@ -210,8 +211,16 @@ def test_adapters_come_back_on_their_base(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_medium_no_tower_takes_is_refused_before_training(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"this model takes no audio.*it takes image, text"):
-        train(loaded(folder, "llava"), DPO(), [in_prompt("audio")], tmp_path / "run")
+    said = r"LlavaForConditionalGeneration takes no audio.*it takes image, text"
+    model = loaded(folder, "llava")
+    with pytest.raises(DataError, match=said):
+        train(model, DPO(), [in_prompt("audio")], tmp_path / "run")
+    # nor can it be skipped: the model is another than the data are for
+    rows = [in_prompt("image", seed) for seed in range(3)] + [in_prompt("audio")]
+    data = read(rows, on_bad_row="skip", max_bad_fraction=1.0)
+    for workers in (0, 1):
+        with pytest.raises(Foreign, match=rf":4 field=prompt: {said}"):
+            prepare(data, model.assembly.preparer, DPO().needs, workers=workers)
 
 
 def test_settings_of_a_medium_no_tower_takes_are_refused_at_load(folder: Path) -> None:

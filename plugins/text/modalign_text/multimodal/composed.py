@@ -31,8 +31,8 @@ from modalign_text.config import COMPOSITION, Source
 from modalign_text.decoder import TextDecoder
 from modalign_text.loader import load_adapters, load_library, load_tokenizer, recompute
 from modalign_text.logits import postprocessing
-from modalign_text.multimodal.loader import settings_of
 from modalign_text.multimodal.markers import MarkerWriter
+from modalign_text.multimodal.settings import settings_of
 from modalign_text.preparer import ChatPreparer
 
 CONNECTORS: Final = "connectors.safetensors"
@@ -74,7 +74,7 @@ def load_composed(source: Source, config: ModelConfig) -> Model:
     for name, encoder in encoders.items():
         encoder.facts = {**encoder.facts, "media": settings[name].model_dump_json()}
     writer = MarkerWriter(tokenizer, encoders, connectors, settings)
-    preparer = ChatPreparer(writer.tokenizer, media=writer)
+    preparer = ChatPreparer(writer.tokenizer, media=writer, model=type(library).__name__)
     model = Model(
         assembly=ComposedAssembly(library, tokenizer, preparer, writer=writer, encoders=asked, adapters=adapters),
         backbone=backbone,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, cast
 
 import torch
-from pydantic import ValidationError
+import transformers
 from torch import Tensor, nn
 from transformers import (
     AutoModelForMultimodalLM,
@@ -21,13 +21,14 @@ from transformers import (
     PreTrainedTokenizerBase,
     ProcessorMixin,
 )
+from transformers.models.auto.auto_factory import _BaseAutoModelClass
 
 from modalign.assembler import Sample, assemble
 from modalign.batch import Medium
 from modalign.comparison import Comparison
 from modalign.config import ModelConfig
 from modalign.content import Message, Part, Response
-from modalign.errors import ConfigError, DataError, ModelError, PluginError
+from modalign.errors import ConfigError, DataError, ModelError
 from modalign.freezing import freeze
 from modalign.heads.storage import load_heads
 from modalign.model import Model
@@ -35,13 +36,14 @@ from modalign.registry import registry
 from modalign.roles import Backbone, Content, Encoded, Encoder, MediaSettings
 from modalign_text import probe
 from modalign_text.backbone import CausalLMBackbone
-from modalign_text.config import Source
+from modalign_text.config import THINKERS, Source
 from modalign_text.decoder import TextDecoder
 from modalign_text.loader import chat_template, check_tokenizer, load_adapters, load_library, recompute
 from modalign_text.logits import postprocessing
-from modalign_text.multimodal.assembly import MultimodalAssembly, saved_media
+from modalign_text.multimodal.assembly import MultimodalAssembly
 from modalign_text.multimodal.encoder import NotInSequence, TowerEncoder, towers_of
 from modalign_text.multimodal.processing import ProcessorWriter
+from modalign_text.multimodal.settings import listed, media_settings
 from modalign_text.multimodal.whole import RowEncoder, RowWriter, WholeBackbone
 from modalign_text.preparer import ChatPreparer
 from modalign_text.tokens import Tokeniser
@@ -61,7 +63,7 @@ def load_multimodal(source: Source, config: ModelConfig) -> Model:
             got=", ".join(config.encoders),
             fix="remove the section, or put encoders before a language model of words alone",
         )
-    library = load_library(source, config, AutoModelForMultimodalLM)
+    library = load_library(source, config, _class_of(source))
     processor = load_processor(source, config, library)
     settings = media_settings(library, processor, source, config)
     towers = towers_of(library)
@@ -72,7 +74,8 @@ def load_multimodal(source: Source, config: ModelConfig) -> Model:
         if config.sharing in ("split", "mask"):
             raise
         writer, backbone, encoders = _whole(library, processor, settings, error)
-    preparer = ChatPreparer(writer.tokenizer, template=writer.template, media=writer)
+    family = type(library).__name__
+    preparer = ChatPreparer(writer.tokenizer, template=writer.template, media=writer, model=family)
     outside = [name for name, module in library.named_modules() if any(module is one for one in towers.values())]
     adapters = load_adapters(library, source, config, outside=outside)
     for encoder in encoders.values():  # adapters may have put other modules in the towers' places
@@ -88,8 +91,17 @@ def load_multimodal(source: Source, config: ModelConfig) -> Model:
         heads={} if source.folder is None else load_heads(source.folder, backbone.width),
     )
     freeze(model, config.freeze)
-    _check_whole(library, model, [name for name in _listed(library, processor) if name not in settings])
+    _check_whole(library, model, [name for name in listed(library, processor) if name not in settings])
     return model
+
+
+def _class_of(source: Source) -> type[_BaseAutoModelClass]:
+    """What loads a checkpoint: of one that speaks as well, the class of the part that reads and answers."""
+    name = THINKERS.get(str(source.config.get("model_type")))
+    if name is None:
+        return AutoModelForMultimodalLM
+    _LOG.info("of this checkpoint its %s is loaded; what speaks is left out, here and in what is saved", name)
+    return cast("type[_BaseAutoModelClass]", getattr(transformers, name))  # called alike: by `from_pretrained`
 
 
 def _check_whole(library: PreTrainedModel, model: Model, absent: Sequence[str]) -> None:
@@ -170,59 +182,6 @@ def load_processor(source: Source, config: ModelConfig, library: PreTrainedModel
     if (template := chat_template(config)) is not None:
         processor.chat_template = template
     return processor
-
-
-def media_settings(
-    library: PreTrainedModel, processor: ProcessorMixin, source: Source, config: ModelConfig
-) -> dict[str, MediaSettings]:
-    """How the media this model takes are decoded: what the config says, else what was saved with the model.
-
-    A modality that its processor has a placeholder for, that the family lists, and whose plugin is installed.
-    """
-    saved = {} if source.folder is None else saved_media(source.folder)
-    return settings_of(_listed(library, processor), config.media, saved, library)
-
-
-def _listed(library: PreTrainedModel, processor: ProcessorMixin) -> list[str]:
-    """The media that a family takes and its processor has a placeholder for."""
-    listed = [name for name in library.input_modalities if name != "text"]
-    if getattr(processor, "video_processor", None) is not None and "video" not in listed:
-        listed.append("video")  # a family that reads clips as pictures one behind the other does not list them
-    return [name for name in listed if getattr(processor, f"{name}_token", None) is not None]
-
-
-def settings_of(
-    names: list[str],
-    asked: Mapping[str, Mapping[str, object]],
-    saved: Mapping[str, Mapping[str, object]],
-    library: PreTrainedModel,
-) -> dict[str, MediaSettings]:
-    """Checked settings of each modality.
-
-    asked: by the config; they go before those saved.
-    """
-    if unknown := sorted(set(asked) - set(names)):
-        raise ConfigError(
-            f"{type(library).__name__} takes no {unknown[0]}",
-            where=f"model.media.{unknown[0]}",
-            got=f"it takes text, {', '.join(names)}",
-            fix="remove the section, or use a model that takes it",
-        )
-    found: dict[str, MediaSettings] = {}
-    for name in names:
-        try:
-            kind = registry.modality(name).settings
-        except PluginError as error:
-            _LOG.warning("this model could take %s, but its plugin is not here: %s", name, error)
-            continue
-        try:
-            found[name] = kind.model_validate({**saved.get(name, {}), **asked.get(name, {})})
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(["model", "media", name, *map(str, first["loc"])])
-            known = ", ".join(kind.model_fields)
-            raise ConfigError(first["msg"], where=where, got=repr(first["input"]), fix=f"settings: {known}") from error
-    return found
 
 
 @torch.no_grad()

@@ -14,10 +14,10 @@ from transformers import PreTrainedTokenizerBase
 from modalign.batch import Medium
 from modalign.content import Part
 from modalign.errors import DataError
-from modalign.registry import registry
-from modalign.roles import Connector, Encoder, MediaSettings
+from modalign.roles import Connector, Content, Encoder, MediaSettings
 from modalign_text.media import Expansion, MediaWriter, Span
 from modalign_text.multimodal.keeping import Kept
+from modalign_text.multimodal.tracks import TRACKS, behind, decoded
 
 
 @final
@@ -64,6 +64,9 @@ class MarkerWriter(MediaWriter):
     def medium(self, part: Part) -> Medium:
         return self._media(part.digest, lambda: self._prepare(part))
 
+    def behind(self, part: Part) -> tuple[Part, ...]:
+        return behind(part, self.medium(part))
+
     def expand(self, text: str, parts: Sequence[Part]) -> Expansion:
         found = [match.span() for match in self._marked.finditer(text)]
         written = [match[0] for match in self._marked.finditer(text)]
@@ -87,12 +90,17 @@ class MarkerWriter(MediaWriter):
         return Expansion(text="".join([*pieces, text[last:]]), spans=tuple(spans))
 
     def _prepare(self, part: Part) -> Medium:
-        encoder = self._encoders[part.modality]
-        modality = registry.modality(part.modality)
-        content = modality.decode(part, self.settings[part.modality], rate=encoder.rate)
-        medium = encoder.prepare(content)
-        connector = self._connectors.get(part.modality)
-        return medium if connector is None else replace(medium, cost=connector.length(medium.cost))
+        found = decoded(part, self.settings, lambda name: self._encoders[name].rate)
+        made = {one: self._prepared(content) for one, content in found.items()}
+        for one, medium in made.items():
+            self._media.keep(one.digest, medium)
+        return made[part]
+
+    def _prepared(self, content: Content) -> Medium:
+        medium = self._encoders[content.modality].prepare(content)
+        connector = self._connectors.get(content.modality)
+        cost = medium.cost if connector is None else connector.length(medium.cost)
+        return replace(medium, cost=cost, extra={**medium.extra, TRACKS: tuple(content.tracks)})
 
 
 def _marker(modality: str) -> str:

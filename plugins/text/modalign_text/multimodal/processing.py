@@ -20,10 +20,11 @@ from transformers import BatchFeature, PreTrainedModel, PreTrainedTokenizerBase,
 from modalign.batch import Medium
 from modalign.content import Part
 from modalign.errors import DataError, ModelError
-from modalign.registry import registry
 from modalign.roles import Content, Encoded, MediaSettings
 from modalign_text.media import Expansion, MediaWriter, Span, ordered
+from modalign_text.multimodal.given import check_pace, given_of, paced
 from modalign_text.multimodal.keeping import Kept
+from modalign_text.multimodal.tracks import TRACKS, behind, decoded
 
 #: of each modality: the processor's argument, and the argument of `get_text_with_replacements`
 ARGUMENTS: Final[Mapping[str, tuple[str, str]]] = {
@@ -95,6 +96,9 @@ class ProcessorWriter(MediaWriter):
     def medium(self, part: Part) -> Medium:
         return self._prepared(part)[0]
 
+    def behind(self, part: Part) -> tuple[Part, ...]:
+        return behind(part, self.medium(part))
+
     def expand(self, text: str, parts: Sequence[Part]) -> Expansion:
         by_modality: dict[str, list[Part]] = {}
         for part in parts:
@@ -145,11 +149,13 @@ class ProcessorWriter(MediaWriter):
 
     def _prepared(self, part: Part) -> tuple[Medium, str]:
         """A medium and what is written for it, made once for all sequences and rows that hold it."""
-        return self._media(part.digest, lambda: self._process(self._content(part)))
+        return self._media(part.digest, lambda: self._made(part))
 
-    def _content(self, part: Part) -> Content:
-        modality = registry.modality(part.modality)
-        return modality.decode(part, self.settings[part.modality], rate=self.rate(part.modality))
+    def _made(self, part: Part) -> tuple[Medium, str]:
+        made = {one: self._process(found) for one, found in decoded(part, self.settings, self.rate).items()}
+        for one, other in made.items():
+            self._media.keep(one.digest, other)
+        return made[part]
 
     def try_out(self, part: Part, content: Content) -> tuple[Medium, str]:
         """A medium of which the content is given, and what is written for it; remembered as that part's."""
@@ -183,6 +189,7 @@ class ProcessorWriter(MediaWriter):
     def _process(self, content: Content) -> tuple[Medium, str]:
         name = content.modality
         token = self.placeholder(name)
+        content = paced(content, self.settings[name])
         given, settings = given_of(content)
         try:
             found = cast(
@@ -202,12 +209,16 @@ class ProcessorWriter(MediaWriter):
                 got=f"{tuple(content.tensor.shape)}: {' '.join(str(error).split())[:300]}",
                 fix="remove the row, or change how it is decoded (model.media)",
             ) from error
+        check_pace(content, found)
         offsets = cast("list[list[Mapping[str, object]]] | None", found.pop("text_replacement_offsets", None))
         written = self._read_back(found) if offsets is None else str(offsets[0][0]["replacement"])
         placeholders = [int(one) for one in found["input_ids"][0] if int(one) in self._held]
         tensors = {key: value for key, value in found.items() if key not in OF_TOKENS and isinstance(value, Tensor)}
         medium = Medium(
-            modality=name, tensors=tensors, cost=len(placeholders), extra={"placeholders": tuple(placeholders)}
+            modality=name,
+            tensors=tensors,
+            cost=len(placeholders),
+            extra={"placeholders": tuple(placeholders), TRACKS: tuple(content.tracks)},
         )
         return medium, written
 
@@ -276,28 +287,6 @@ def _filled(tensor: Tensor, sizes: Sequence[int]) -> Tensor:
     whole = tensor.new_zeros((tensor.shape[0], *sizes))
     whole[tuple(slice(size) for size in tensor.shape)] = tensor
     return whole
-
-
-def given_of(content: Content) -> tuple[object, dict[str, object]]:
-    """What a processor is given for a medium, and the settings beside it."""
-    match content.modality:
-        case "audio":
-            if content.tensor.shape[0] != 1:
-                raise DataError(
-                    "this model hears one channel",
-                    field="audio",
-                    got=f"{content.tensor.shape[0]} channels",
-                    fix="set model.media.audio.channels to mono",
-                )
-            assert content.rate is not None
-            return content.tensor[0].numpy(), {"audio_kwargs": {"sampling_rate": int(content.rate)}}
-        case "video":
-            frames = len(content.tensor)
-            # frames were chosen by us: the processor must not choose among them again
-            metadata = {"total_num_frames": frames, "fps": content.rate, "frames_indices": list(range(frames))}
-            return content.tensor, {"videos_kwargs": {"do_sample_frames": False, "video_metadata": [metadata]}}
-        case _:
-            return content.tensor, {}
 
 
 def _names(model: PreTrainedModel) -> frozenset[str]:

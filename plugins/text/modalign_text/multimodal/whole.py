@@ -22,7 +22,8 @@ from transformers import BatchFeature, PretrainedConfig, PreTrainedModel
 from modalign.batch import Batch, Medium
 from modalign.errors import ModelError
 from modalign.roles import Backbone, Content, Encoded, EncodedSlot, Encoder
-from modalign_text.multimodal.processing import ARGUMENTS, ProcessorWriter, given_of
+from modalign_text.multimodal.given import given_of, paced
+from modalign_text.multimodal.processing import ARGUMENTS, ProcessorWriter
 
 _OF_ROWS = frozenset({"input_ids", "attention_mask"})
 
@@ -52,9 +53,10 @@ class RowWriter(ProcessorWriter):
         }
 
     def _process(self, content: Content) -> tuple[Medium, str]:
+        content = paced(content, self.settings[content.modality])
         medium, written = super()._process(content)
         # what the processor makes of it comes with the row it is in
-        return replace(medium, tensors={}, extra={**medium.extra, "content": content}), written
+        return replace(medium, tensors={}, extra={**medium.extra, "content": replace(content, tracks={})}), written
 
     def _row(self, one: Encoded, order: Mapping[str, Sequence[str]]) -> dict[str, Tensor]:
         """What the processor says of a whole row beside its tokens."""
@@ -95,6 +97,10 @@ class RowEncoder(Encoder):
     @property
     def frozen(self) -> bool:
         return False  # nothing it gives is worth remembering
+
+    @property
+    def unstored(self) -> str:
+        return "the decoder of this family looks at media itself, and the whole model runs its towers for each row"
 
     def prepare(self, content: Content) -> Medium:
         return self._writer.prepare(content)

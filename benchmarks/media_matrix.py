@@ -33,6 +33,7 @@ from modalign.objectives import Objective
 from modalign_audio.testing import tiny_audio
 from modalign_image.testing import tiny_vision
 from modalign_text.multimodal.cases import CELLS, loaded
+from modalign_text.multimodal.further import READS
 from modalign_text.multimodal.laws import Cell
 from modalign_text.testing import tiny_model
 from modalign_video.testing import FRAMES, tiny_video
@@ -51,7 +52,8 @@ docs/media-matrix.md` wrote this page on {day}: {versions}; {good} of {all} cell
 The first rows are native checkpoints of their families, loaded whole; those with a plus are towers that a config puts
 before a language model. All are tiny and random, with LoRA on the language model: a cell says that the parts fit and
 the mathematics holds, not that a model of that size has learnt anything. Another family may work as well: what
-transformers loads as a multimodal model is taken apart the same way and compared with itself when it is loaded.
+transformers loads as a multimodal model is taken apart the same way and compared with itself when it is loaded. The
+tests try Idefics3, InternVL, Qwen3-VL, Qwen3.5 and Mllama so, with DPO and as reward models.
 
 A cell says yes when all of this held, on three pairs: one with a medium in its prompt, one with two in its history, one
 with a different medium in each response. Else it says why not.
@@ -61,7 +63,8 @@ with a different medium in each response. Else it says why not.
 - Responses as branches of one trunk score as rows of their own, to 1e-5.
 - Another medium in one prompt changes the scores of its responses, and no others.
 - One optimizer step lowers the loss of its own batch. Adapters, new connectors and heads move, nothing else does.
-- In that step the tower runs once for each medium, for all responses, for policy and reference together.
+- In that step the tower runs once for each medium, for all responses, for policy and reference together. A family whose
+  decoder looks at media itself (mllama) is the exception: its whole model runs for every row.
 - After it the reference answers as before, to the last bit.
 - Swapping the responses negates the margin; where each is judged alone, it changes nothing.
 
@@ -222,6 +225,9 @@ ROWS = (
     _composed("frames-over-clip", "video", "frames", tiny_video),
     _composed("videomae", "video", "video", tiny_video, video={"frames": FRAMES}),
 )
+
+#: families that are tried with a few objectives only, in the tests
+FURTHER = tuple(_native(family, modality) for family, modalities in READS.items() for modality in modalities)
 
 
 def tried(row: Row, column: Column, models: Path) -> str:

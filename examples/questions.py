@@ -5,7 +5,7 @@
 A tower that knows nothing before a language model that knows nothing learns to see or hear from right answers, and then
 bad habits from answers of which 45 % have one mistake. Then DPO on pairs that share a defect (both answers are wrong in
 the same way, the rejected one in one more); as a control SFT on the chosen answers of the same pairs; and a reward
-model, which picks the best of some answers. The oracle judges answers to questions about media it shows nobody else.
+model, which picks the best of some answers. The oracle judges answers to questions about media that nobody was shown.
 """
 
 from __future__ import annotations
@@ -38,10 +38,11 @@ args = parser.parse_args()
 torch.set_num_threads(1)  # for kernels this small a second thread costs more than it gives
 out, seed = args.output_dir, args.seed
 depictions = registry.depictions()
-world = Questions(
-    depiction=depictions[args.modality], words="text", attributes=frozenset(ASKED[args.modality]), seed=seed
-)
-held_out = world.rows("prompts", args.samples, held_out=True)
+asked = frozenset(ASKED[args.modality])
+world = Questions(depiction=depictions[args.modality], words="text", attributes=asked, seed=seed)
+# clips show two attributes only, so that to hold out a concept is to hold out what is asked: theirs are new ones of old
+others = Questions(depiction=depictions[args.modality], words="text", attributes=asked, seed=seed + 1)
+held_out = others.rows("prompts", args.samples, held_out=args.modality != "video")
 words = import_module("modalign_text.student").save_student(out / "words", seed=seed, questions=True)
 tower = import_module(f"modalign_{args.modality}.student").save_encoder(out / "tower", seed=seed)
 

@@ -51,6 +51,19 @@ def test_a_cell_of_every_model_and_of_every_objective_holds(row: str, column: st
     assert matrix.tried(ROWS[row], COLUMNS[column], models) == matrix.YES
 
 
+@pytest.mark.parametrize("row", [row.key for row in matrix.FURTHER if row.modality == "image"])
+def test_further_families_hold_the_same_laws(row: str, models: Path) -> None:
+    (one,) = [further for further in matrix.FURTHER if further.key == row]
+    assert matrix.tried(one, COLUMNS["dpo"], models) == matrix.YES
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", matrix.FURTHER, ids=lambda row: row.key)
+def test_further_families_hold_them_as_reward_models_and_with_clips(row: object, models: Path) -> None:
+    for column in ("dpo", "reward"):
+        assert matrix.tried(row, COLUMNS[column], models) == matrix.YES
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("row", ROWS)

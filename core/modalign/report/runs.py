@@ -25,7 +25,7 @@ CHARTED: Mapping[str, str] = {
     "rewards/rejected": "beta times the log-ratio of policy and reference",
     "logps/chosen": "log-likelihood of the chosen response",
     "logps/rejected": "log-likelihood of the rejected response",
-    "accuracy": "share of pairs that the reward model ranks right",
+    "accuracy": "share of judgements that the model gets right",
     "eval_accuracy": "the same on the evaluation data",
     "margin": "reward of the chosen minus reward of the rejected",
     "grad_norm": "before clipping",

@@ -76,16 +76,17 @@ def blocks(frames: Tensor, random: Random) -> Tensor:
 
 
 def frozen(frames: Tensor, random: Random) -> Tensor:
-    """The picture stands still for half of the clip or more, from a frame that is drawn."""
+    """The picture stands still for three quarters of the clip or more, from a frame that is drawn."""
     count = len(frames)
-    stays = random.randint((count + 1) // 2, max((count + 1) // 2, count - 2))
+    least = -(-3 * count // 4)
+    stays = random.randint(least, max(least, count - 1))
     first = random.randint(0, count - stays)
     return frames[[first if first <= number < first + stays else number for number in range(count)]]
 
 
 def dropped(frames: Tensor, random: Random) -> Tensor:
-    """Of every three or four frames one is shown, in place of the others."""
-    every = random.randint(3, 4)
+    """Of every four or five frames one is shown, in place of the others."""
+    every = random.randint(4, 5)
     return frames[[number - number % every for number in range(len(frames))]]
 
 

@@ -24,7 +24,6 @@ from modalign.loading import load
 
 _MEAN, _SPREAD = 0.0, 0.25  #: of pixels. Black is 0: what lies behind would else fill every embedding with a constant
 _START = 0.1  #: standard deviation of the weights: at the usual 0.02 a model this narrow hardly begins to learn
-_LOUDER = 4.0  #: times: what changes is little beside what is there
 
 
 @final
@@ -36,7 +35,6 @@ class Sizes:
     frames, tube: of a clip, and of an embedding.
     width: of the tower and of the language model.
     tower, layers: layers of each.
-    change: share of the first filters that see only what changes between the frames of a tube.
     words: `bytes` reads anything; `oracle` has one token for each word of the oracle world and knows no others.
     """
 
@@ -47,7 +45,6 @@ class Sizes:
     width: int = 64
     tower: int = 2
     layers: int = 2
-    change: float = 0.0
     words: Literal["bytes", "oracle"] = "bytes"
 
 
@@ -118,22 +115,12 @@ def _save_clips(folder: Path, sizes: Sizes, seed: int) -> None:
     )
     with _seeded(seed):
         tower = VideoMAEModel(config)
-    _see_change(tower, sizes.change)
     tower.eval().save_pretrained(folder)
     square = {"height": sizes.size, "width": sizes.size}
     processor = VideoMAEVideoProcessor(
         size={"shortest_edge": sizes.size}, crop_size=square, image_mean=[_MEAN] * 3, image_std=[_SPREAD] * 3
     )
     processor.save_pretrained(folder)
-
-
-@torch.no_grad()
-def _see_change(tower: torch.nn.Module, share: float) -> None:
-    """Let some of the first filters answer nothing where a tube stands still."""
-    weights = dict(tower.named_parameters())
-    (tubes,) = (weights[name] for name in weights if name.endswith("patch_embeddings.projection.weight"))  # d c t h w
-    some = tubes[: int(share * len(tubes))]
-    some.sub_(some.mean(2, keepdim=True)).mul_(_LOUDER)
 
 
 @contextmanager
@@ -158,10 +145,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ("width", "of the states"),
         ("tower", "layers of the tower"),
         ("layers", "of the language model"),
-        ("change", "share of the first filters that see only what changes between the frames of a tube"),
     ):
-        kind = type(getattr(usual, name))
-        parser.add_argument(f"--{name}", type=kind, default=getattr(usual, name), help=what)
+        parser.add_argument(f"--{name}", type=int, default=getattr(usual, name), help=what)
     parser.add_argument("--words", choices=("bytes", "oracle"), default=usual.words, help="what its tokens are")
     parser.add_argument("--seed", type=int, default=0)
     said = vars(parser.parse_args(arguments))

@@ -29,11 +29,14 @@ CELLS = [(family, modality) for family, modalities in READS.items() for modality
 assert READS.keys() == MULTIMODAL.keys()
 
 
+_SCALES = {"qwen3_5": 8.0}  # in its linear attention what lies far back fades sooner
+
+
 def loaded(folder: Path, family: str, **settings: object) -> Model:
     """A tiny model of a family whose matrices are large enough for media to show."""
     place = folder / family
     if not place.is_dir():
-        tiny_multimodal(place, family, scale=4.0)
+        tiny_multimodal(place, family, scale=_SCALES.get(family, 4.0))
     return modalign.load(place, **settings)
 
 

@@ -159,3 +159,14 @@ FURTHER: Final[Mapping[str, Callable[[], _Made]]] = MappingProxyType(
         "mllama": _mllama,
     }
 )
+
+#: the media that each reads
+READS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "idefics3": ("image",),
+        "internvl": ("image", "video"),
+        "qwen3_vl": ("image", "video"),
+        "qwen3_5": ("image", "video"),
+        "mllama": ("image",),
+    }
+)

@@ -20,6 +20,7 @@ import modalign as ma
 from modalign.objectives import Objective
 from modalign.registry import registry
 from modalign.world import Questions, examine, judge, measure
+from modalign.world.preferences import Kind
 
 ASKED = {"image": {"count", "colour", "side"}, "audio": {"count", "pitch", "order"}, "video": {"colour", "motion"}}
 
@@ -47,7 +48,7 @@ words = import_module("modalign_text.student").save_student(out / "words", seed=
 tower = import_module(f"modalign_{args.modality}.student").save_encoder(out / "tower", seed=seed)
 
 
-def train(name: str, model: ma.Model, objective: Objective, kind: str, *, steps: int, rate: float) -> ma.Model:
+def train(name: str, model: ma.Model, objective: Objective, kind: Kind, *, steps: int, rate: float) -> ma.Model:
     ma.Trainer(
         model=model,
         objective=objective,
@@ -79,9 +80,9 @@ found = {
     for name, one in (("before", before), ("dpo", dpo), ("control", control))
 }
 answers = [examine(before, held_out, seed=seed + 1 + number).responses for number in range(args.best_of)]
-verdicts = []
+chooser, verdicts = ma.RewardModel(reward), []
 for row, *candidates in zip(held_out, *answers, strict=True):
-    scores = [verdict["reward"] for verdict in ma.RewardModel(reward)(row.prompt, candidates)]
+    scores = [verdict["reward"] for verdict in chooser.judge([row.prompt] * len(candidates), candidates)]
     verdicts.append(judge(row.prompt, candidates[scores.index(max(scores))], depictions))
 found[f"best of {args.best_of}"] = measure([verdict for verdict in verdicts if verdict is not None])
 for name, one in found.items():

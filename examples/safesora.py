@@ -30,8 +30,7 @@ args, further = parser.parse_known_args()  # what else is said are settings of b
 
 if args.pairs is None or args.labels is None:
     args.pairs, args.labels = Path("example-safesora"), Path("example-safesora-label")
-    for folder, kind in ((args.pairs, "pairs"), (args.labels, "labels")):
-        made = sample(folder, kind, 12)
+    for made in (sample(args.pairs, "pairs", 12), sample(args.labels, "labels", 12)):
         made.with_name("config-test.json.gz").write_bytes(made.read_bytes())
 tiny = args.model is None
 

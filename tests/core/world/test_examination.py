@@ -25,6 +25,8 @@ class Pupil:
         part, words = prompt[0].parts
         concept = registry.depiction(part.modality).read(part)
         names = questioned(words.value)
+        assert concept is not None
+        assert names is not None
         text = answer(concept, names) if len(self.seeds) % 3 else "hm"
         return Response(messages=(Message(role="assistant", parts=(Part(modality="text", value=text),)),))
 

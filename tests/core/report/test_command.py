@@ -28,7 +28,7 @@ def test_a_run_has_a_report_with_its_curves(tmp_path: Path, capsys: pytest.Captu
 def test_a_run_of_a_reward_model_has_what_its_last_evaluation_predicted(tmp_path: Path) -> None:
     run, data = tmp_path / "run", toy_pairs()
 
-    def train(**settings: object) -> None:
+    def train(resume: str | None = None) -> None:
         Trainer(
             model=toy_model(),
             objective=BradleyTerry(),
@@ -39,7 +39,7 @@ def test_a_run_of_a_reward_model_has_what_its_last_evaluation_predicted(tmp_path
             eval_steps=2,
             save_steps=2,
             quiet=True,
-            **settings,
+            resume_from_checkpoint=resume,
         ).train()
 
     train()
@@ -51,7 +51,7 @@ def test_a_run_of_a_reward_model_has_what_its_last_evaluation_predicted(tmp_path
     assert "Agreement with people" in page
     assert "reward: reliability" in page
     whole = (run / NAME).read_bytes()
-    train(resume_from_checkpoint=str(run / "checkpoints" / "checkpoint-2"))
+    train(str(run / "checkpoints" / "checkpoint-2"))
     assert (run / NAME).read_bytes() == whole
 
 

@@ -175,11 +175,11 @@ def test_distorted_clips_are_told_from_pristine_ones(tmp_path: Path) -> None:
         clip = torch.stack([(30 + 190 * wide[:, :, step : step + 96]).byte() for step in range(0, 48, 2)])
         (tmp_path / "clips" / f"{name}.mp4").write_bytes(mp4(clip, 25.0))
     clips = [tmp_path / "clips" / f"{name}.mp4" for name in ("one", "two", "three")]
-    sizes = ["--pieces", 6, "--test_pieces", 4, "--size", 16]
+    sizes = ["--pieces", 6, "--test_pieces", 16, "--size", 16]
     distort_clips([str(one) for one in (tmp_path / "q", "--clips", *clips[:2], "--held_out", clips[2], *sizes)])
     judge = save_judge(tmp_path / "judge", Sizes(size=16, patch=4, width=32, layers=1))
     flags = ["--model.freeze", "decoders", "--learning_rate", "3e-3", "--per_device_train_batch_size", 16]
-    flags += ["--data", tmp_path / "q/train.jsonl", "--eval_data", tmp_path / "q/test.jsonl", "--max_steps", 50]
+    flags += ["--data", tmp_path / "q/train.jsonl", "--eval_data", tmp_path / "q/test.jsonl", "--max_steps", 80]
     flags += ["--per_device_eval_batch_size", 32, "--warmup_steps", 10, "--output_dir", tmp_path / "run"]
     command("train", "reward", "--model", judge, *flags)
     found = metrics(tmp_path / "run")

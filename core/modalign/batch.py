@@ -72,6 +72,7 @@ class Segment:
     key: what its draws are seeded by.
     weight: in the response's log-likelihood; 0 is context only.
     digest: the medium to be scored, for a decoder of media.
+    given: the medium that conditions it, for a decoder of media without a backbone.
     condition: the span whose states condition it, for a decoder of media behind a backbone.
     """
 
@@ -82,6 +83,7 @@ class Segment:
     key: DrawKey
     weight: float = 1.0
     digest: str | None = None
+    given: str | None = None
     condition: int | None = None
 
 

@@ -130,6 +130,12 @@ class GenerationConfig(Config):
     top_k: NonNegativeInt = 0
     """Sample from this many tokens; 0 is all."""
 
+    num_inference_steps: PositiveInt | None = None
+    """Steps of a diffusion or flow sampler; by default the pipeline's own."""
+
+    guidance_scale: NonNegativeFloat | None = None
+    """How strongly media are pushed towards their prompt; by default the pipeline's own."""
+
     batch_size: PositiveInt = 8
     """Prompts at a time."""
 

@@ -1,13 +1,46 @@
-"""Seeded noise and times, the same for every scorer of a comparison, on every device."""
+"""Seeded noise and times, the same for every scorer of a comparison, on every device.
+
+b samples.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import final
 
 import torch
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
+
+from modalign.config import Config
+from modalign.denoising import Times, Weighting
+
+
+@final
+class DrawConfig(Config):
+    """How diffusion and flow decoders draw noise and times; decoders of tokens draw none."""
+
+    count: PositiveInt = 1
+    """Draws of noise and time per segment and step (K), of which its log-likelihood is the mean."""
+
+    times: Times = "auto"
+    """How times are drawn: `uniform`, `logit_normal`, `stratified` over the batch; `auto` is what the model's own
+    training used."""
+
+    time_mean: float = 0.0
+    """Of the logits of times, with `logit_normal`."""
+
+    time_spread: PositiveFloat = 1.0
+    """Standard deviation of the logits of times, with `logit_normal`."""
+
+    weighting: Weighting = "constant"
+    """Weight of a squared error by its time: `constant`, `snr`, or `signal`, the square of the signal, which is
+    (1 - t)^2 for flows."""
+
+    prompt_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Share of training draws whose prompt is left empty, so that guidance without a classifier goes on working."""
 
 
 @final
@@ -33,6 +66,9 @@ class Draws:
     seed: of the run.
     epoch: None where scores are cached, so that the draws of every epoch are the same.
     count: draws per segment (K).
+    times, time_mean, time_spread: how times are drawn; see `modalign.denoising.Process.time`.
+    weighting: of squared errors; see `modalign.denoising.Process.weight`.
+    prompt_dropout: share of draws whose prompt is left empty.
 
     >>> key = DrawKey(comparison="a", modality="m", occurrence=0)
     >>> Draws(seed=1).noise(key, 0, (2,)).equal(Draws(seed=1).noise(key, 0, (2,)))
@@ -42,6 +78,22 @@ class Draws:
     seed: int = 0
     epoch: int | None = None
     count: int = 1
+    times: Times = "auto"
+    time_mean: float = 0.0
+    time_spread: float = 1.0
+    weighting: Weighting = "constant"
+    prompt_dropout: float = 0.0
+
+    @staticmethod
+    def of(config: DrawConfig, *, seed: int, epoch: int | None = None, dropout: bool = True) -> Draws:
+        """What a config says.
+
+        dropout: whether prompts are dropped; in an evaluation they are not.
+        """
+        said = config.model_dump()
+        if not dropout:
+            said["prompt_dropout"] = 0.0
+        return Draws(seed=seed, epoch=epoch, **said)
 
     def noise(self, key: DrawKey, draw: int, shape: tuple[int, ...]) -> Tensor:
         """Standard normal noise of ``shape``, float32, on the CPU. Equal shapes get equal noise."""
@@ -49,9 +101,28 @@ class Draws:
 
     def uniform(self, key: DrawKey, draw: int) -> float:
         """A number in [0, 1) from which a decoder takes its time."""
-        return torch.rand((), generator=self._generator(key, draw, "time"), dtype=torch.float64).item()
+        return self._number(key, draw, "time")
 
-    def _generator(self, key: DrawKey, draw: int, stream: Literal["noise", "time"]) -> torch.Generator:
+    def quantiles(self, keys: Sequence[tuple[DrawKey, int]]) -> Tensor:
+        """A number in [0, 1) for each key and draw, ``b`` in float64; equal ones get equal numbers.
+
+        With `stratified` the different ones of a call are spread: each lies in a part of its own of as many equal parts
+        as there are, by lot, so that their order does not matter.
+        """
+        found = {one: self.uniform(*one) for one in keys}
+        if self.times == "stratified":
+            order = sorted(found, key=lambda one: self._number(*one, "stratum"))
+            found = {one: (part + found[one]) / len(order) for part, one in enumerate(order)}
+        return torch.tensor([found[one] for one in keys], dtype=torch.float64)
+
+    def drops(self, key: DrawKey, draw: int) -> bool:
+        """Whether the prompt of this draw is left empty."""
+        return self.prompt_dropout > 0 and self._number(key, draw, "prompt") < self.prompt_dropout
+
+    def _number(self, key: DrawKey, draw: int, stream: str) -> float:
+        return torch.rand((), generator=self._generator(key, draw, stream), dtype=torch.float64).item()
+
+    def _generator(self, key: DrawKey, draw: int, stream: str) -> torch.Generator:
         fields = (self.seed, self.epoch, key.comparison, key.modality, key.occurrence, draw, stream)
         keyed = hashlib.blake2b(repr(fields).encode(), digest_size=8).digest()
         return torch.Generator().manual_seed(int.from_bytes(keyed, "little") >> 1)

@@ -85,7 +85,7 @@ class DataError(ModalignError, ValueError):
             where = f"field={field}"
         super().__init__(what, where=where, got=got, fix=fix)
 
-    def at(self, *, file: str, row: int | None = None, field: str | None = None) -> DataError:
+    def at(self, *, file: str | None = None, row: int | None = None, field: str | None = None) -> DataError:
         """The same error, with its place filled in where it was unknown."""
         return type(self)(
             self.what,

@@ -109,4 +109,5 @@ class FeatureCache:
 
 
 def _device(module: nn.Module) -> torch.device:
-    return next(module.parameters()).device
+    device = next(module.parameters()).device
+    return torch.device("cpu") if device.type == "meta" else device  # one whose weights have left memory

@@ -68,9 +68,12 @@ def _loader(config: ModelConfig, plugins: Registry) -> Loader:
         )
     failed = [failure for record in plugins.plugins() for failure in record.failures]
     found = f"loaders: {', '.join(loaders) or 'none'}"
+    known = [said for loader in loaders.values() if (said := loader.knows(config)) is not None]
     raise ModelError(
         f"no loader knows the model {config.path!r}",
-        got="; ".join([found, _contents(config.path), *(f"not usable: {one.what} ({one.got})" for one in failed)]),
+        got="; ".join(
+            [*known, found, _contents(config.path), *(f"not usable: {one.what} ({one.got})" for one in failed)]
+        ),
         fix="; or ".join(dict.fromkeys(one.fix for one in failed if one.fix))
         or "check the path: a model folder has a config.json and weights in safetensors",
     )

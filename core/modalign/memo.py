@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Self, final
+from typing import TYPE_CHECKING, Self, cast, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from modalign.frozen import empty
 
 if TYPE_CHECKING:
     from modalign.batch import Medium
@@ -58,30 +60,43 @@ class Memo:
 
     def encode(self, name: str, encoder: Encoder, media: Mapping[str, Medium]) -> dict[str, Tensor]:
         """Each medium's embeddings by digest, ``m width``; the encoder is run once, on those that are not known."""
-        found: dict[str, Tensor] = {}
-        frozen = encoder.frozen
-        if frozen:
-            kept = {digest: self.recall(name, digest) for digest in media}
-            found = {digest: known for digest, known in kept.items() if isinstance(known, Tensor)}
-            if self.cache is not None:
-                for digest, medium in media.items():
-                    if digest not in found and medium.cacheable:
-                        known = self.cache.get(encoder, digest, encoder.facts)
-                        if isinstance(known, Tensor):
-                            found[digest] = known
         self._say(name, encoder)
+        if encoder.frozen:
+            return cast("dict[str, Tensor]", self.frozen(name, encoder, media, encoder, encoder.facts))
+        return dict(zip(media, encoder(list(media.values())), strict=True)) if media else {}
+
+    def frozen(
+        self,
+        name: str,
+        module: nn.Module,
+        media: Mapping[str, Medium],
+        run: Callable[[list[Medium]], Sequence[object]],
+        facts: Mapping[str, object] = empty(),
+    ) -> dict[str, object]:
+        """What a frozen module gives of each medium, by digest; it is run once, on those that are not known.
+
+        run: what it does.
+        facts: its settings beside its weights, by name: what it gives depends on them.
+        """
+        kept = {digest: self.recall(name, digest) for digest in media}
+        found = {digest: known for digest, known in kept.items() if known is not None}
+        if self.cache is not None:
+            for digest, medium in media.items():
+                if digest not in found and medium.cacheable:
+                    known = self.cache.get(module, digest, facts)
+                    if known is not None:
+                        found[digest] = known
         missing = [digest for digest in media if digest not in found]
         if missing:
             # a frozen encoder may begin with a table that trains: what is kept must not hold on to that graph
-            with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
-                embeddings = encoder([media[digest] for digest in missing])
-            for digest, embedding in zip(missing, embeddings, strict=True):
-                found[digest] = embedding
-                if frozen and self.cache is not None and media[digest].cacheable:
-                    self.cache.put(encoder, digest, embedding, encoder.facts)
-        if frozen:
-            for digest, embedding in found.items():
-                self.keep(name, digest, embedding)
+            with torch.no_grad():
+                given = run([media[digest] for digest in missing])
+            for digest, one in zip(missing, given, strict=True):
+                found[digest] = one
+                if self.cache is not None and media[digest].cacheable:
+                    self.cache.put(module, digest, one, facts)
+        for digest, one in found.items():
+            self.keep(name, digest, one)
         return found
 
     def _say(self, name: str, encoder: Encoder) -> None:

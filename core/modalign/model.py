@@ -48,8 +48,8 @@ class Model(nn.Module):
         self.connectors = nn.ModuleDict(dict(connectors or {}))
         self.heads = nn.ModuleDict(dict(heads or {}))
         self.memo = Memo()
-        for encoder in (encoders or {}).values():
-            encoder.memo = self.memo
+        for part in (*(encoders or {}).values(), *(decoders or {}).values()):
+            part.memo = self.memo
 
     def train(self, mode: bool = True) -> Self:
         """Training mode for all but frozen towers, whose answers are remembered and so must not vary."""

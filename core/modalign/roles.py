@@ -128,6 +128,7 @@ class EncodedSegment:
     modality, decoder, kind: what it is, and which decoder scores it in which kind of unit.
     start, stop: for a decoder of tokens, the tokens of the sequence that are scored.
     digest: for a decoder of media, the medium that is scored.
+    given: for a decoder of media without a backbone, the medium that conditions it: what the prompt asks for.
     query: for a decoder of media behind a backbone, the tokens of its query positions. They follow the first
         ``after`` tokens of the sequence as a leaf that no other token sees.
     weight: in the response's log-likelihood; 0 is context only.
@@ -139,6 +140,7 @@ class EncodedSegment:
     start: int = 0
     stop: int = 0
     digest: str | None = None
+    given: str | None = None
     query: tuple[int, ...] = ()
     after: int = 0
     weight: float = 1.0
@@ -303,10 +305,12 @@ class Decoder(nn.Module, ABC):
 
     modality: of the segments it scores.
     kind: of the units it gives.
+    memo: what its frozen parts gave in this step; the model's.
     """
 
     modality: str
     kind: UnitKind
+    memo: Memo | None = None
 
     @abstractmethod
     def forward(self, states: Tensor | None, batch: Batch, draws: Draws) -> Units:
@@ -354,6 +358,10 @@ class Loader(ABC):
     @abstractmethod
     def load(self, config: ModelConfig) -> Model:
         """The model, with its `Assembly`."""
+
+    def knows(self, config: ModelConfig) -> str | None:
+        """Where it does not claim a path but sees what it is: what that is, and what it would load instead."""
+        return None
 
 
 class Assembly(ABC):

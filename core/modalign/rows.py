@@ -135,6 +135,7 @@ class Rows:
                     key=DrawKey(comparison=key, modality=segment.modality, occurrence=occurrence),
                     weight=segment.weight,
                     digest=segment.digest,
+                    given=segment.given,
                     condition=leaves.get(number),
                 )
             )

@@ -90,6 +90,15 @@ class LoraAdapters(Adapters):
             config.target_modules = sorted(config.target_modules)  # a set's order differs from process to process
         config.save_pretrained(str(folder))
 
+    def exported(self) -> tuple[dict[str, Tensor], dict[str, object]]:
+        """The adapters' weights, by the names their layers have in the module itself, and their settings."""
+        state = get_peft_model_state_dict(self.model, adapter_name=_NAME, save_embedding_layers=False)
+        named = {name.removeprefix("base_model.model."): value.detach().cpu().clone() for name, value in state.items()}
+        config = self.model.peft_config[_NAME].to_dict()
+        return named, {
+            name: sorted(map(str, value)) if isinstance(value, set) else value for name, value in config.items()
+        }
+
     @torch.no_grad()
     def merged(self) -> dict[str, Tensor]:
         """The state of the whole model with the adapters folded in, under the names it had without them.

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, SerializeAsAny
 
 from modalign.config import Config, DataConfig, ModelConfig
+from modalign.draws import DrawConfig
 from modalign.objectives.base import Objective
 
 
@@ -73,6 +74,9 @@ class TrainingConfig(Config):
 
     reference: Literal["auto", "adapters_off", "copy"] = "auto"
     """Reference scores come from the same model with its adapters off, or a frozen copy; `auto` prefers the first."""
+
+    draws: DrawConfig = Field(default_factory=DrawConfig)
+    """Noise and times of diffusion and flow decoders."""
 
     seed: NonNegativeInt = 0
     """Of the data's order, of draws, and of everything random."""

@@ -46,7 +46,7 @@ def measure(parts: Parts) -> Measured:
     config, ranks, data = parts.config, parts.ranks, parts.eval_data
     assert data is not None
     plan = Plan(total=len(data), batch=config.per_device_eval_batch_size, world=ranks.world)
-    sums, draws, found = Sums(), Draws(seed=config.seed), _Found()
+    sums, draws, found = Sums(), Draws.of(config.draws, seed=config.seed, dropout=False), _Found()
     steps = load_steps(
         data, plan, parts.assembling, rank=ranks.rank, seed=config.seed, workers=config.dataloader_num_workers
     )

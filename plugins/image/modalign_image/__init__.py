@@ -16,6 +16,12 @@ def register_encoders(register: Register) -> None:
 
 
 @hookimpl
+def register_loaders(register: Register) -> None:
+    """Generators of diffusers."""
+    register("image-pipelines", "modalign_image.generators.loader:ImagePipelineLoader")
+
+
+@hookimpl
 def register_ops(register: Register) -> None:
     """8-bit pixels to a tower's patches."""
     op = "modalign_image.ops.patches"

@@ -1,0 +1,222 @@
+"""The decoder that every diffusion and flow model is: a denoiser's errors at seeded noise and times, as draws.
+
+b samples of a call, u units.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias, cast, final
+
+import torch
+from torch import Tensor, nn
+
+from modalign.batch import Batch, Medium, Segment
+from modalign.denoising import Process
+from modalign.draws import Draws
+from modalign.errors import DataError, ModelError
+from modalign.frozen import empty
+from modalign.memo import Memo
+from modalign.roles import Decoder
+from modalign.scores import UnitKind, Units
+
+Condition: TypeAlias = Mapping[str, Tensor]
+
+LATENTS: Final = "latents"
+CONDITIONS: Final = "conditions"
+
+
+class Denoiser(nn.Module, ABC):
+    """The network inside a diffusion or flow decoder, with the frozen parts that make what it reads.
+
+    process: how clean latents become noise, and what the network predicts.
+    network: what trains.
+    readers: frozen modules by what they give: `latents` and `conditions`.
+    facts: settings beside weights that what they give depends on.
+    """
+
+    process: Process
+    network: nn.Module
+    readers: Mapping[str, nn.Module] = empty()
+    facts: Mapping[str, object] = empty()
+
+    @abstractmethod
+    def latents(self, media: Sequence[Medium]) -> list[Tensor]:
+        """Clean latents of each medium in float32, scaled as the network knows them, without a batch axis."""
+
+    @abstractmethod
+    def conditions(self, prompts: Sequence[Medium]) -> list[Condition]:
+        """What conditions the network, of each prompt, without a batch axis."""
+
+    @abstractmethod
+    def nothing(self) -> Medium:
+        """The prompt that asks for nothing: what guidance without a classifier compares with."""
+
+    @abstractmethod
+    def forward(self, noisy: Tensor, time: Tensor, condition: Condition) -> Tensor:
+        """The network's prediction ``b ...``.
+
+        noisy: ``b ...`` in float32.
+        time: ``b`` of the process, in float64.
+        condition: each tensor ``b ...``.
+        """
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class _Row:
+    """One draw of one segment."""
+
+    number: int
+    segment: Segment
+    draw: int
+    given: str
+
+
+@final
+class DenoisingDecoder(Decoder):
+    """``-1/2 * weight(t) * sum((prediction - target)^2)`` of each draw: a bound on the log-likelihood of a medium.
+
+    Eq. 14 of Wallace et al., "Diffusion model alignment using direct preference optimization",
+    https://arxiv.org/abs/2311.12908, whose ``beta`` is of means over dimensions: here everything is a sum. Squared
+    errors are added up in float64.
+
+    denoiser: the network and what makes its input.
+    modality: of the segments it scores; segments name the decoder by it too.
+    """
+
+    kind: UnitKind = "draw"
+
+    def __init__(self, denoiser: Denoiser, *, modality: str) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+        self.modality = modality
+
+    def forward(self, states: Tensor | None, batch: Batch, draws: Draws) -> Units:
+        rows = [
+            _Row(number=number, segment=segment, draw=draw, given="")
+            for number, segment in enumerate(batch.segments)
+            if segment.decoder == self.modality
+            for draw in range(draws.count)
+        ]
+        device = _device(self.denoiser.network)
+        if not rows:
+            return self._nothing(device)
+        media, nothing = dict(batch.media), self.denoiser.nothing()
+        media[nothing.digest] = nothing
+        rows = [self._given(row, draws, nothing.digest) for row in rows]
+        latents = cast("dict[str, Tensor]", self.read(LATENTS, _of(media, (_digest(row) for row in rows))))
+        self._check(latents, rows, batch)
+        conditions = cast("dict[str, Condition]", self.read(CONDITIONS, _of(media, (row.given for row in rows))))
+        keys = [(row.segment.key, row.draw) for row in rows]
+        time = self.denoiser.process.time(
+            draws.quantiles(keys), draws.times, mean=draws.time_mean, spread=draws.time_spread
+        )
+        values = time.new_zeros(len(rows)).to(device)
+        for places in _alike(rows, latents, conditions):
+            found = self._errors([rows[at] for at in places], time[places].to(device), latents, conditions, draws)
+            values = values.index_put((torch.tensor(places, device=device),), -0.5 * found)
+        return Units(
+            kind=self.kind,
+            values=values,
+            segment=torch.tensor([row.number for row in rows], device=device),
+            dims=torch.tensor([latents[_digest(row)].numel() for row in rows], device=device),
+        )
+
+    def read(self, what: str, media: Mapping[str, Medium]) -> dict[str, object]:
+        """What a frozen part gives of each medium, by digest: once per step, and once at all where a cache is kept."""
+        run = self.denoiser.latents if what == LATENTS else self.denoiser.conditions
+        memo = self.memo or Memo()
+        device = _device(self.denoiser.network).type
+        # in the precision of their weights, whatever the network trains in: what is kept must not depend on that
+        with torch.no_grad(), torch.autocast(device, enabled=False):
+            return memo.frozen(
+                f"{self.modality}/{what}",
+                self.denoiser.readers.get(what, self.denoiser),
+                media,
+                run,
+                {"what": what, **self.denoiser.facts},
+            )
+
+    def _given(self, row: _Row, draws: Draws, nothing: str) -> _Row:
+        segment = row.segment
+        if segment.given is None:
+            raise ModelError(
+                f"nothing says what this {self.modality} was asked to be",
+                got="a segment without a prompt",
+                fix="use the preparer of the model's own assembly",
+            )
+        given = nothing if draws.drops(segment.key, row.draw) else segment.given
+        return _Row(number=row.number, segment=segment, draw=row.draw, given=given)
+
+    def _errors(
+        self,
+        rows: Sequence[_Row],
+        time: Tensor,
+        latents: Mapping[str, Tensor],
+        conditions: Mapping[str, Condition],
+        draws: Draws,
+    ) -> Tensor:
+        """Weighted squared errors, ``b`` in float64, of rows whose tensors have the same shapes."""
+        process, device = self.denoiser.process, time.device
+        clean = torch.stack([latents[_digest(row)].to(device, torch.float32) for row in rows])
+        shape = tuple(clean.shape[1:])
+        noise = torch.stack([draws.noise(row.segment.key, row.draw, shape) for row in rows]).to(device)
+        condition = _together([conditions[row.given] for row in rows], device)
+        prediction = self.denoiser(process.mix(clean, noise, time), time, condition)
+        target = process.target(clean, noise, time)
+        squares = (prediction.double() - target.double()).square().flatten(1).sum(-1)
+        return squares * process.weight(time, draws.weighting)
+
+    def _nothing(self, device: torch.device) -> Units:
+        """No units, yet differentiable: a process that waits for gradients must not wait for ever."""
+        zero = torch.zeros(0, dtype=torch.float64, device=device)
+        for value in self.denoiser.network.parameters():
+            if value.requires_grad:
+                zero = zero + value.reshape(-1)[:1].sum().double() * 0.0
+        return Units(kind=self.kind, values=zero, segment=torch.zeros(0, dtype=torch.long, device=device), dims=None)
+
+    def _check(self, latents: Mapping[str, Tensor], rows: Sequence[_Row], batch: Batch) -> None:
+        for row in rows:
+            values = latents[_digest(row)]
+            if not bool(values.isfinite().all()):
+                wrong = int((~values.isfinite()).sum())
+                raise DataError(
+                    f"the latents of this {self.modality} are not finite",
+                    field=self.modality,
+                    got=f"{wrong} of {values.numel()} values are NaN or infinite, of "
+                    f"{batch.ids[row.segment.response] if batch.ids else 'a response'}",
+                    fix="load the model in float32 (its autoencoder may overflow in float16), or remove the row",
+                )
+
+
+def _digest(row: _Row) -> str:
+    assert row.segment.digest is not None
+    return row.segment.digest
+
+
+def _of(media: Mapping[str, Medium], digests: Iterable[str]) -> dict[str, Medium]:
+    return {digest: media[digest] for digest in dict.fromkeys(digests)}
+
+
+def _alike(rows: Sequence[_Row], latents: Mapping[str, Tensor], conditions: Mapping[str, Condition]) -> list[list[int]]:
+    """Places of the rows whose tensors can be stacked, in groups."""
+    groups: dict[object, list[int]] = {}
+    for place, row in enumerate(rows):
+        shapes = tuple((name, tuple(one.shape)) for name, one in sorted(conditions[row.given].items()))
+        groups.setdefault((tuple(latents[_digest(row)].shape), shapes), []).append(place)
+    return list(groups.values())
+
+
+def _together(conditions: Sequence[Condition], device: torch.device) -> dict[str, Tensor]:
+    """Conditions with a batch axis; one that all rows share is expanded and not copied."""
+    first = conditions[0]
+    if all(one is first for one in conditions):
+        return {name: value.to(device)[None].expand(len(conditions), *value.shape) for name, value in first.items()}
+    return {name: torch.stack([one[name].to(device) for one in conditions]) for name in first}
+
+
+def _device(module: nn.Module) -> torch.device:
+    return next(module.parameters()).device

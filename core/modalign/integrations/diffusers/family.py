@@ -1,0 +1,174 @@
+"""What differs from one architecture of diffusers to the next: a family is one small class.
+
+b samples.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from modalign.config import Config, GenerationConfig
+from modalign.content import Part
+from modalign.denoising import Process
+from modalign.errors import ConfigError
+from modalign.integrations.diffusers.process import Scheduler, process_of
+from modalign.roles import Content
+
+
+class Pipeline(Protocol):
+    """What is asked of a pipeline of diffusers."""
+
+    config: Mapping[str, object]
+    components: Mapping[str, object]
+    scheduler: Scheduler
+
+    def __call__(self, **arguments: object) -> object: ...
+
+    def encode_prompt(self, *args: object, **arguments: object) -> tuple[Tensor, ...]: ...
+
+
+class Fit(ABC):
+    """Decoded media to what an autoencoder reads, all of the size that a model makes; sent to worker processes."""
+
+    @abstractmethod
+    def __call__(self, content: Content) -> Tensor:
+        """One medium, without a batch axis; a `DataError` where it cannot be fitted."""
+
+    def check(self, contents: Sequence[Content]) -> None:  # noqa: B027 - a modality without such a policy has none
+        """Raise a `DataError` where media of one comparison differ by more than their fitting hides."""
+
+    @property
+    def facts(self) -> Mapping[str, object]:
+        """What fitted media depend on, by name."""
+        return dict(vars(self))
+
+
+class Family(ABC):
+    """One architecture: how the parts of its pipeline are called to make latents, conditions and one prediction.
+
+    pipelines: names of the pipeline classes it is for.
+    modality: what it makes.
+    network: the part that denoises.
+    texts: parts that read the prompt; those that are no modules, or are not there, are left out.
+    options: its further settings: those of its modality.
+    """
+
+    pipelines: ClassVar[tuple[str, ...]]
+    modality: ClassVar[str]
+    network: ClassVar[str] = "transformer"
+    autoencoder: ClassVar[str] = "vae"
+    texts: ClassVar[tuple[str, ...]] = ("text_encoder", "text_encoder_2", "text_encoder_3")
+    options: ClassVar[type[Config]]
+
+    def __init__(self, pipe: Pipeline, settings: Config) -> None:
+        self.pipe, self.settings = pipe, settings
+
+    # --- what the parts of a pipeline are --------------------------------------------------------
+
+    def part(self, name: str) -> nn.Module:
+        """A module of the pipeline, or a `ConfigError` where it has been left out."""
+        found = self.pipe.components.get(name)
+        if not isinstance(found, nn.Module):
+            raise ConfigError(
+                f"this pipeline has no {name}",
+                got=f"parts: {', '.join(self.pipe.components)}",
+                fix="load the whole pipeline",
+            )
+        return found
+
+    @property
+    def readers(self) -> dict[str, tuple[nn.Module, ...]]:
+        """The frozen modules that make latents, and those that make conditions."""
+        texts = (self.pipe.components.get(name) for name in self.texts)
+        return {
+            "latents": (self.part(self.autoencoder),),
+            "conditions": tuple(one for one in texts if isinstance(one, nn.Module)),
+        }
+
+    @property
+    def process(self) -> Process:
+        """How it was trained."""
+        return process_of(self.pipe.scheduler)
+
+    @property
+    def rate(self) -> float | None:
+        """Samples or frames per second that media are decoded at; None where they have none, or keep their own."""
+        return None
+
+    @property
+    def facts(self) -> Mapping[str, object]:
+        """What conditions depend on beside weights, by name."""
+        return {"family": type(self).__name__, **self.settings.model_dump()}
+
+    # --- what a family says ----------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def fit(self) -> Fit:
+        """How media become what the autoencoder reads."""
+
+    @abstractmethod
+    def encode(self, media: Tensor) -> Tensor:
+        """Clean latents ``b ...`` of fitted media, scaled as the network knows them: the mode of what the autoencoder
+        gives, which does not vary."""
+
+    @abstractmethod
+    def scaled(self, latents: Tensor) -> Tensor:
+        """What the autoencoder gives, ``b ...``, scaled as the network knows it."""
+
+    @abstractmethod
+    def condition(self, prompts: list[str]) -> Mapping[str, Tensor]:
+        """What conditions the network, each ``b ...``; `predict` gets it back."""
+
+    @abstractmethod
+    def predict(self, noisy: Tensor, time: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
+        """The network's prediction, of the shape of ``noisy``.
+
+        noisy: ``b ...`` of the network's type.
+        time: ``b`` of the process.
+        """
+
+    @abstractmethod
+    def write(self, prompts: Sequence[str], config: GenerationConfig, first: int) -> list[Part]:
+        """What the pipeline makes of prompts.
+
+        first: the number of the first prompt: one has the same noise whatever comes with it.
+        """
+
+    # --- what families share ---------------------------------------------------------------------
+
+    @property
+    def denoise(self) -> nn.Module:
+        """The network, called with the arguments of its own `forward`."""
+        return self.part(self.network)
+
+    def clock(self, time: Tensor, like: Tensor, *, scale: float = 1000.0) -> Tensor:
+        """Times as a network counts them: steps of a table as they are, those of a flow times ``scale``."""
+        if self.process.path == "table":
+            return time.long()
+        return (time * scale).to(like.dtype)
+
+    def noise(self, count: int, config: GenerationConfig, first: int) -> list[torch.Generator]:
+        """A seeded source of noise for each prompt, on the CPU."""
+        return [torch.Generator().manual_seed(config.seed * 1_000_003 + first + number) for number in range(count)]
+
+    def sampling(self, config: GenerationConfig) -> dict[str, object]:
+        """What every pipeline is told, where something is said."""
+        said = {"num_inference_steps": config.num_inference_steps, "guidance_scale": config.guidance_scale}
+        return {name: value for name, value in said.items() if value is not None}
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where a module is."""
+    return next(module.parameters()).device
+
+
+def type_of(module: nn.Module) -> torch.dtype:
+    """The type of a module's weights; where it keeps some in float32, that of most."""
+    types = [value.dtype for value in module.parameters() if value.is_floating_point()]
+    return cast(torch.dtype, max(set(types), key=types.count))

@@ -1,0 +1,102 @@
+"""Comparisons of media to what a generator is scored on: the prompt's words, and each medium fitted to its size."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+from modalign.batch import Medium
+from modalign.comparison import Comparison
+from modalign.content import Message, Part, Response
+from modalign.errors import DataError
+from modalign.integrations.diffusers.denoiser import FITTED, prompt_medium
+from modalign.integrations.diffusers.family import Fit
+from modalign.registry import registry
+from modalign.roles import Content, Encoded, EncodedSegment, MediaSettings, Preparer
+
+
+@final
+@dataclass(frozen=True)
+class GeneratorPreparer(Preparer):
+    """A prompt in words, and responses of media of one modality.
+
+    modality: of the responses.
+    words: the modality of prompts.
+    fit: media to what the autoencoder reads.
+    settings: how media are decoded.
+    rate: samples per second that media are decoded at; None where they have none, or keep their own.
+    """
+
+    modality: str
+    words: str
+    fit: Fit
+    settings: MediaSettings
+    rate: float | None = None
+
+    def encode(
+        self, comparison: Comparison, *, max_length: int | None = None, truncate: str | None = None
+    ) -> tuple[Encoded, ...]:
+        """One `Encoded` per response; they have no tokens, so none is too long."""
+        prompt = prompt_medium(self.prompt(comparison.prompt), self.words)
+        names = ("chosen", "rejected") if comparison.kind == "pair" else ("response",) * len(comparison.responses)
+        found: list[Encoded] = []
+        contents: list[Content] = []
+        for name, response in zip(names, comparison.responses, strict=True):
+            try:
+                media = [(part, self._decode(part)) for part in self._parts(response)]
+                encoded = self._encoded(prompt, media)
+            except DataError as error:
+                raise error.at(field=name) from error
+            contents += [content for _, content in media]
+            found.append(encoded)
+        self.fit.check(contents)
+        return tuple(found)
+
+    def prompt(self, messages: Sequence[Message]) -> str:
+        """The words of a prompt: what its messages ask for, one under the other."""
+        for message in messages:
+            for part in message.parts:
+                if part.modality != self.words:
+                    raise DataError(
+                        "this model reads words, and no media",
+                        field="prompt",
+                        got=f"a part of {part.modality}",
+                        fix=f"leave it out, or train a model that takes {part.modality}",
+                    )
+        return "\n".join(str(part.value) for message in messages for part in message.parts)
+
+    def _parts(self, response: Response) -> list[Part]:
+        found: list[Part] = []
+        for part in response.parts():
+            if part.modality != self.modality:
+                raise DataError(
+                    f"this model makes media of {self.modality} and nothing else",
+                    got=f"a part of {part.modality}",
+                    fix=f"give responses that are of {self.modality} alone",
+                )
+            found.append(part)
+        return found
+
+    def _decode(self, part: Part) -> Content:
+        return registry.modality(self.modality).decode(part, self.settings, rate=self.rate)
+
+    def _encoded(self, prompt: Medium, media: Sequence[tuple[Part, Content]]) -> Encoded:
+        found = {prompt.digest: prompt}
+        segments: list[EncodedSegment] = []
+        for part, content in media:
+            digest = self._digest(part)
+            found[digest] = Medium(modality=self.modality, tensors={FITTED: self.fit(content)}, digest=digest)
+            segments.append(
+                EncodedSegment(
+                    modality=self.modality, decoder=self.modality, kind="draw", digest=digest, given=prompt.digest
+                )
+            )
+        return Encoded(tokens=(), prompt=0, segments=tuple(segments), media=found)
+
+    def _digest(self, part: Part) -> str:
+        """Of a medium as it is decoded and fitted: latents are kept by it."""
+        facts = {**self.fit.facts, **self.settings.model_dump(), "rate": self.rate}
+        return hashlib.sha256(f"{part.digest}\0{json.dumps(facts, sort_keys=True, default=str)}".encode()).hexdigest()

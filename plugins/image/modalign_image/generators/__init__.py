@@ -1,0 +1,1 @@
+"""Models that make pictures: one file per family of diffusers."""

@@ -1,0 +1,192 @@
+"""What all generators of pictures share: how pictures are fitted, and how a pipeline is asked for one.
+
+b samples, c channels, h w pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, cast, final
+
+import torch
+from einops import rearrange
+from pydantic import Field, NonNegativeFloat, PositiveInt
+from torch import Tensor, nn
+
+from modalign.config import Config, GenerationConfig
+from modalign.content import Part
+from modalign.errors import DataError
+from modalign.integrations.diffusers.family import Family, Fit, Pipeline, device_of, type_of
+from modalign.roles import Content
+
+
+class ImageOptions(Config):
+    """Settings of generators of pictures."""
+
+    height: PositiveInt | None = None
+    """Pixels; by default what the network was made for."""
+
+    width: PositiveInt | None = None
+    """Pixels; by default what the network was made for."""
+
+    max_sequence_length: PositiveInt | None = None
+    """Most tokens of a prompt, where the family's text encoder has no fixed length; by default the pipeline's own."""
+
+    aspect_tolerance: NonNegativeFloat = 0.25
+    """How far the aspect ratios of two pictures of one comparison may differ, as a share, before the row is bad: both
+    are cropped to the same size, and the preference may have been about what is cut off."""
+
+    guidance: NonNegativeFloat = Field(default=3.5)
+    """What a network that was distilled with guidance is told of it in training (Flux)."""
+
+
+@final
+@dataclass(frozen=True)
+class PictureFit(Fit):
+    """Pictures to ``3 h w`` of uint8: the shorter edge resized, and the middle cropped.
+
+    height, width: pixels.
+    tolerance: of aspect ratios in a comparison.
+    """
+
+    height: int
+    width: int
+    tolerance: float = 0.25
+
+    def __call__(self, content: Content) -> Tensor:
+        from torchvision.transforms.v2.functional import center_crop, resize
+
+        picture = content.tensor
+        picture = picture[:3] if picture.shape[0] >= 3 else picture[:1].expand(3, -1, -1)
+        scale = max(self.height / picture.shape[-2], self.width / picture.shape[-1])
+        size = [math.ceil(round(side * scale, 6)) for side in picture.shape[-2:]]
+        resized = picture if list(picture.shape[-2:]) == size else resize(picture, size, antialias=True)
+        return center_crop(resized, [self.height, self.width]).contiguous()
+
+    def check(self, contents: Sequence[Content]) -> None:
+        ratios = [one.tensor.shape[-1] / one.tensor.shape[-2] for one in contents]
+        if ratios and max(ratios) > min(ratios) * (1 + self.tolerance):
+            raise DataError(
+                "the pictures of this comparison differ in shape",
+                field="rejected",
+                got=f"aspect ratios from {min(ratios):.2f} to {max(ratios):.2f}",
+                fix="leave the row out (on_bad_row: skip), or raise model.options.aspect_tolerance: all are cropped to "
+                f"{self.width} by {self.height}",
+            )
+
+
+class _Autoencoder(Protocol):
+    """An autoencoder of diffusers."""
+
+    config: Mapping[str, object]
+
+    def encode(self, pixels: Tensor) -> object: ...
+
+
+class ImageFamily(Family):
+    """A family that makes pictures."""
+
+    modality: ClassVar[str] = "image"
+    options: ClassVar[type[Config]] = ImageOptions
+
+    def __init__(self, pipe: Pipeline, settings: Config) -> None:
+        super().__init__(pipe, settings)
+        self.size = self._size()
+
+    def _size(self) -> tuple[int, int]:
+        """Pixels that it makes: what is said, else what the network was made for."""
+        said = cast(ImageOptions, self.settings)
+        usual = self.usual
+        return said.height or usual, said.width or usual
+
+    @property
+    def usual(self) -> int:
+        """Pixels of a side that the network was made for."""
+        return int(cast(int, self.configured(self.network).get("sample_size") or 64)) * self.down
+
+    @property
+    def down(self) -> int:
+        """Pixels of a side of a latent."""
+        return int(cast(int, getattr(self.pipe, "vae_scale_factor", 8)))
+
+    @property
+    def fit(self) -> Fit:
+        height, width = self.size
+        return PictureFit(height, width, cast(ImageOptions, self.settings).aspect_tolerance)
+
+    def encode(self, media: Tensor) -> Tensor:
+        return self.scaled(self.posterior(self.pixels(media)))
+
+    def write(self, prompts: Sequence[str], config: GenerationConfig, first: int) -> list[Part]:
+        height, width = self.size
+        found = self.pipe(
+            prompt=list(prompts),
+            height=height,
+            width=width,
+            generator=self.noise(len(prompts), config, first),
+            output_type="pt",
+            **self.sampling(config),
+            **self.asked(config),
+        )
+        pictures = cast(Tensor, found.images)  # pyright: ignore[reportAttributeAccessIssue] - one class per pipeline
+        return [Part(modality="image", value=one.float().clamp(0, 1).cpu()) for one in pictures]
+
+    def asked(self, config: GenerationConfig) -> dict[str, object]:
+        """What this family's pipeline is asked beside that."""
+        return {}
+
+    # --- what families share ---------------------------------------------------------------------
+
+    def limit(self) -> dict[str, object]:
+        """How long prompts are read, for a pipeline whose text encoder has no fixed length."""
+        length = cast(ImageOptions, self.settings).max_sequence_length
+        return {} if length is None else {"max_sequence_length": length}
+
+    def configured(self, part: str) -> Mapping[str, object]:
+        """The settings of a part."""
+        return cast("Mapping[str, object]", self.part(part).config)
+
+    def pixels(self, media: Tensor) -> Tensor:
+        """Pictures from -1 to 1, of the autoencoder's type."""
+        return (media.float() / 127.5 - 1).to(type_of(self.part(self.autoencoder)))
+
+    def posterior(self, pixels: Tensor) -> Tensor:
+        """What the autoencoder gives: the mode of its distribution, where it has one."""
+        found = cast(_Autoencoder, self.part(self.autoencoder)).encode(pixels)
+        spread = getattr(found, "latent_dist", None)
+        return cast(Tensor, spread.mode() if spread is not None else found.latent)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def scaled(self, latents: Tensor) -> Tensor:
+        """Latents as the network knows them: shifted and scaled as the autoencoder's settings say."""
+        said = self.configured(self.autoencoder)
+        shift, scale = (
+            float(cast(float, said.get(name) or usual))
+            for name, usual in (("shift_factor", 0.0), ("scaling_factor", 1.0))
+        )
+        return (latents.float() - shift) * scale
+
+    @property
+    def device(self) -> torch.device:
+        """Where the text encoders are."""
+        parts = self.readers["conditions"]
+        return device_of(parts[0] if parts else self.denoise)
+
+
+def packed(latents: Tensor) -> Tensor:
+    """``b c h w`` to tokens of 2 by 2: ``b (h w / 4) (c 4)``, as Flux and Qwen-Image order them."""
+    return rearrange(latents, "b c (h p) (w q) -> b (h w) (c p q)", p=2, q=2)
+
+
+def unpacked(tokens: Tensor, height: int, width: int) -> Tensor:
+    """The inverse of `packed`.
+
+    height, width: of the latents.
+    """
+    return rearrange(tokens, "b (h w) (c p q) -> b c (h p) (w q)", h=height // 2, w=width // 2, p=2, q=2)
+
+
+def called(module: nn.Module, **arguments: object) -> Tensor:
+    """What a network of diffusers predicts."""
+    return cast("tuple[Tensor]", module(**arguments, return_dict=False))[0]

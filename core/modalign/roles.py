@@ -412,10 +412,12 @@ class Depiction(ABC):
 
     modality: of the parts it makes.
     attributes: the attributes of a concept it can carry.
+    lesson: settings of `modalign.world.demonstration` that its student needs, where they differ from those for words.
     """
 
     modality: ClassVar[str]
     attributes: ClassVar[frozenset[str]]
+    lesson: ClassVar[Mapping[str, object]] = empty()
 
     @abstractmethod
     def depict(self, concept: Concept, *, seed: int = 0) -> Part:

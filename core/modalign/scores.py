@@ -85,6 +85,38 @@ class Scores:
                 count = count.index_add(0, units.segment, torch.ones_like(units.values, dtype=torch.float64))
         return self._by_response(count * (self.weight != 0))
 
+    @property
+    def drawn(self) -> tuple[Tensor, Tensor]:
+        """Squared errors of each response's drawn segments, and how many dimensions they are over: ``r`` in float64.
+
+        A segment's error is the mean over its draws; segments of weight 0 do not count; both are 0 where all are.
+        """
+        errors = torch.zeros(self.response.shape[0], dtype=torch.float64, device=self.response.device)
+        dims = torch.zeros_like(errors)
+        for units in self.units.values():
+            if units.kind == "draw" and units.dims is not None:
+                ones = torch.ones_like(units.segment, dtype=torch.float64)
+                count = torch.zeros_like(errors).index_add(0, units.segment, ones).clamp(min=1)
+                squares = -2 * units.values.double()  # u
+                errors = errors + torch.zeros_like(errors).index_add(0, units.segment, squares) / count
+                dims = dims + torch.zeros_like(errors).index_add(0, units.segment, units.dims.double()) / count
+        there = self.weight != 0
+        return self._by_response(errors * there), self._by_response(dims * there)
+
+    @property
+    def per_unit(self) -> Tensor:
+        """What imitating each response costs, whatever its size: ``r`` in float64.
+
+        The mean negative log-probability of its tokens, and the mean squared error per dimension of what is drawn.
+        """
+        errors, dims = self.drawn
+        tokens = torch.zeros(self.response.shape[0], dtype=torch.float64, device=self.response.device)
+        for units in self.units.values():
+            if units.kind == "token":
+                tokens = tokens.index_add(0, units.segment, units.values.double())
+        spoken = self._by_response(tokens * (self.weight != 0))
+        return errors / dims.clamp(min=1) - spoken / self.counts.clamp(min=1)
+
     def detach(self) -> Scores:
         """The same numbers without their graph."""
         return replace(

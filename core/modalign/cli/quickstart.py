@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 def quickstart(
     *,
     output_dir: Path = Path("runs/quickstart"),
+    modality: str | None = None,
     seed: int = 0,
-    sft_steps: int = 300,
-    dpo_steps: int = 80,
+    sft_steps: int | None = None,
+    dpo_steps: int | None = None,
     samples: int = 288,
     quiet: bool = False,
 ) -> int:
@@ -28,14 +29,16 @@ def quickstart(
     ----------
     output_dir
         A new or empty folder for the three training runs, results.json and report.html.
+    modality
+        What the model makes: words by default; of the others `modalign plugins` knows, each takes minutes.
     seed
         Of the model, the data, the training and the sampling.
     sft_steps
-        Steps of teaching.
+        Steps of teaching; by default 300 for words.
     dpo_steps
-        Steps of aligning, and of the control.
+        Steps of aligning, and of the control; by default 80 for words.
     samples
-        Held-out prompts to measure on.
+        Prompts to measure on.
     quiet
         Show no progress of the training.
     """
@@ -49,7 +52,8 @@ def quickstart(
     from modalign.report import of_demonstration, write
     from modalign.world.demonstration import demonstrate, settings
 
-    config = settings(seed=seed, sft_steps=sft_steps, dpo_steps=dpo_steps, samples=samples)
+    said = {"modality": modality, "sft_steps": sft_steps, "dpo_steps": dpo_steps}
+    config = settings(seed=seed, samples=samples, **{name: value for name, value in said.items() if value is not None})
     found = demonstrate(output_dir, config, say=_say, quiet=quiet)
     report = write(of_demonstration(found), output_dir / "report.html")
     results = json.dumps(_results(found), indent=2) + "\n"

@@ -250,6 +250,21 @@ def pair_metrics(chosen_rewards: Tensor, rejected_rewards: Tensor, weights: Tens
     }
 
 
+def displacement(policy: Scores, reference: Scores, targets: Targets) -> dict[str, Mean]:
+    """How much larger the errors of what is drawn are than the reference's, per dimension: ``(E - E_ref) / dims``.
+
+    Where both rise the pair moves apart while its winner gets less likely, which neither loss nor accuracy shows
+    (Razin et al., https://arxiv.org/abs/2410.08847). Of responses without draws there is none.
+    """
+    (errors, dims), (before, _) = policy.detach().drawn, reference.detach().drawn
+    found = (errors - before) / dims.clamp(min=1)  # r
+    metrics: dict[str, Mean] = {}
+    for place, name in enumerate(("chosen", "rejected")):
+        which = targets.pairs[:, place]
+        metrics[f"displacement/{name}"] = weighted(found[which], targets.weights * (dims[which] > 0))
+    return metrics
+
+
 def pair_logps(scores: Scores, targets: Targets) -> tuple[Tensor, Tensor]:
     """Log-likelihoods of chosen and rejected, ``b`` and ``b`` in float64; 0 where the pair has weight 0."""
     chosen, rejected = scores.logps[targets.pairs].unbind(-1)

@@ -8,12 +8,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar, final
 
-from pydantic import Field, PositiveFloat
+from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from modalign.batch import Targets
-from modalign.objectives.base import Loss, Mean, Needs, Objective, pair_logps, pair_metrics, weighted
+from modalign.objectives.base import (
+    Loss,
+    Mean,
+    Needs,
+    Objective,
+    displacement,
+    inert,
+    pair_logps,
+    pair_metrics,
+    weighted,
+)
 from modalign.scores import Scores
 
 
@@ -33,6 +43,11 @@ class DPO(Objective):
     beta: PositiveFloat = 0.1
     """How far the policy may move from the reference: larger stays closer. In the sum form, for every modality."""
 
+    sft_weight: NonNegativeFloat = 0.0
+    """Weight of imitating the chosen response beside that: its mean negative log-probability per token (Pang et al.,
+    https://arxiv.org/abs/2404.19733), or its mean squared error per dimension where it is drawn (TangoFlux, Hung et
+    al., https://arxiv.org/abs/2412.21037, with weight 1)."""
+
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=0.5)
     """The probability that a label is wrong."""
 
@@ -46,11 +61,14 @@ class DPO(Objective):
         logits = chosen_rewards - rejected_rewards
         losses = -(1 - self.label_smoothing) * logsigmoid(logits) - self.label_smoothing * logsigmoid(-logits)
         weights = targets.weights.double()
+        if self.sft_weight:
+            losses = losses + self.sft_weight * inert(scores["policy"].per_unit[targets.pairs[:, 0]], weights)
         return Loss(
             sum=(losses * weights).sum(),
             count=weights.sum(),
             metrics=pair_metrics(chosen_rewards.detach(), rejected_rewards.detach(), weights)
-            | {"logps/chosen": weighted(chosen, weights), "logps/rejected": weighted(rejected, weights)},
+            | {"logps/chosen": weighted(chosen, weights), "logps/rejected": weighted(rejected, weights)}
+            | displacement(scores["policy"], scores["reference"], targets),
         )
 
     def count(self, targets: Targets, tokens: Tensor) -> Tensor:

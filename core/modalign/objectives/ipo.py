@@ -13,7 +13,17 @@ from torch import Tensor
 
 from modalign.batch import Targets
 from modalign.errors import ModelError
-from modalign.objectives.base import Loss, Mean, Needs, Objective, pair_logps, pair_means, pair_metrics, weighted
+from modalign.objectives.base import (
+    Loss,
+    Mean,
+    Needs,
+    Objective,
+    displacement,
+    pair_logps,
+    pair_means,
+    pair_metrics,
+    weighted,
+)
 from modalign.scores import NORMALISED, Scores, UnitKind
 
 
@@ -57,7 +67,11 @@ class IPO(Objective):
         reference_chosen, reference_rejected = pair_logps(scores["reference"].detach(), targets)
         return pair_metrics(
             self.beta * (chosen - reference_chosen), self.beta * (rejected - reference_rejected), targets.weights
-        ) | {"logps/chosen": weighted(chosen, targets.weights), "logps/rejected": weighted(rejected, targets.weights)}
+        ) | {
+            "logps/chosen": weighted(chosen, targets.weights),
+            "logps/rejected": weighted(rejected, targets.weights),
+            **displacement(scores["policy"], scores["reference"], targets),
+        }
 
     def count(self, targets: Targets, tokens: Tensor) -> Tensor:
         return targets.weights.double().sum()

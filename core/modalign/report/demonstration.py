@@ -25,7 +25,7 @@ def of_demonstration(found: Demonstration) -> Page:
     """The page of a demonstration."""
     loss, margin = found.dpo.folder, "rewards/margins"
     charts = (
-        chart("Teaching: SFT loss", "per token, by step", [("SFT", "start", found.before.folder, "loss")]),
+        chart("Teaching: SFT loss", "per token or medium, by step", [("SFT", "start", found.before.folder, "loss")]),
         chart(
             "Aligning: DPO loss",
             "dashed: log 2, where policy and reference agree",
@@ -44,6 +44,15 @@ def of_demonstration(found: Demonstration) -> Page:
             [("chosen", "dpo", loss, "logps/chosen"), ("rejected", "control", loss, "logps/rejected")],
         ),
     )
+    charts += (
+        chart(
+            "Displacement",
+            "how much larger the errors are than the reference's, per dimension: rising for both, the winner gets less "
+            "likely too",
+            [("chosen", "dpo", loss, "displacement/chosen"), ("rejected", "control", loss, "displacement/rejected")],
+            level=0.0,
+        ),
+    )
     return Page(
         title="A tiny model, aligned where the truth is known",
         lead=found.verdict,
@@ -54,13 +63,14 @@ def of_demonstration(found: Demonstration) -> Page:
                 "SFT, DPO and control steps",
                 f"{found.config.sft_steps} + {found.config.dpo_steps} + {found.config.dpo_steps}",
             ),
-            ("Held-out prompts", f"{len(found.prompts)}"),
+            ("Held-out prompts" if found.config.held_out else "Prompts", f"{len(found.prompts)}"),
             ("Seed", f"{found.config.seed}"),
             ("Time", f"{found.seconds:.0f} s"),
         ),
         bars_title="Responses with everything right",
-        bars_note="The oracle reads each response to a prompt the model never trained on. All attributes must be as "
-        "asked; an unreadable response is wrong. Lines are 95 % intervals.",
+        bars_note="The oracle reads each response to a prompt "
+        + ("the model never trained on. " if found.config.held_out else "for what the model was taught to show. ")
+        + "All attributes must be as asked; an unreadable response is wrong. Lines are 95 % intervals.",
         bars=tuple(_bar(stage) for stage in found.stages),
         columns=tuple(_STAGES[stage.name][:2] for stage in found.stages),
         rows=_rows(found),

@@ -75,6 +75,10 @@ class TrainingConfig(Config):
     reference: Literal["auto", "adapters_off", "copy"] = "auto"
     """Reference scores come from the same model with its adapters off, or a frozen copy; `auto` prefers the first."""
 
+    cache_reference: bool = False
+    """Compute the reference's scores of each sample once. Its draws of noise are then the same in every epoch. For
+    models whose decoders are diffusion or flow."""
+
     draws: DrawConfig = Field(default_factory=DrawConfig)
     """Noise and times of diffusion and flow decoders."""
 

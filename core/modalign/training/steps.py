@@ -102,7 +102,7 @@ class Stepper:
         stop: whether this process was asked to stop.
         """
         seed_step(self.config.seed, step, self.ranks.rank)
-        draws = Draws.of(self.config.draws, seed=self.config.seed, epoch=epoch)
+        draws = Draws.of(self.config.draws, seed=self.config.seed, epoch=None if self.config.cache_reference else epoch)
         rate = set_learning_rate(self.optimizer, schedule(self.config, step, self.parts.plan.steps))
         with _memory(step, micro), self.parts.model.memo.remembering():
             sums, seen = self._backward(micro, draws)

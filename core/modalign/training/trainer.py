@@ -28,7 +28,8 @@ from modalign.training.parts import Parts
 from modalign.training.plan import training_plan
 from modalign.training.progress import ProgressBar
 from modalign.training.ranks import Ranks, make_accelerator
-from modalign.training.reference import Policy, make_scorers
+from modalign.training.reference import REFERENCE, Policy, Scorer, make_scorers
+from modalign.training.remembered import Remembered
 from modalign.training.samples import Source, prepare_samples
 from modalign.training.session import Session, open_folder
 from modalign.training.signals import Stop
@@ -111,7 +112,7 @@ class Trainer:
             plan=training_plan(config, samples=len(prepared), world=ranks.world),
             ranks=ranks,
             policy=policy,
-            scorers=make_scorers(policy, objective.needs.roles, config.reference),
+            scorers=_scorers(policy, objective, config),
             callbacks=watching,
         )
 
@@ -163,3 +164,25 @@ def _configure(config: TrainingConfig | None, settings: Mapping[str, object]) ->
         raise ConfigError(
             first["msg"], where=".".join(str(part) for part in first["loc"]), got=repr(first["input"])
         ) from error
+
+
+def _scorers(policy: Policy, objective: Objective, config: TrainingConfig) -> dict[str, Scorer]:
+    """Whose scores the objective compares; the reference's are kept where the config says so."""
+    scorers = make_scorers(policy, objective.needs.roles, config.reference)
+    if not config.cache_reference:
+        return scorers
+    if REFERENCE not in scorers:
+        raise ConfigError(
+            f"{type(objective).__name__} compares with no reference, so none can be kept",
+            where="cache_reference",
+            got="true",
+            fix="leave it out",
+        )
+    if config.draws.times == "stratified":
+        raise ConfigError(
+            "times that are spread over a batch depend on the batch, so their scores cannot be kept",
+            where="draws.times",
+            got="stratified",
+            fix="draw them uniform or logit_normal, or leave cache_reference out",
+        )
+    return scorers | {REFERENCE: Remembered(scorers[REFERENCE], policy)}

@@ -38,6 +38,12 @@ Say = Callable[[str], None]
 class DemonstrationConfig(Config):
     """Settings of a demonstration; the defaults were measured, see docs/quickstart.md."""
 
+    modality: str | None = None
+    """Of the responses; by default words."""
+
+    held_out: bool = True
+    """Measure on prompts for concepts that are in no training data; else on new prompts for those that are."""
+
     seed: NonNegativeInt = 0
     """Of the model, the data, the training and the sampling."""
 
@@ -66,7 +72,7 @@ class DemonstrationConfig(Config):
     """Comparisons per step."""
 
     samples: PositiveInt = Field(default=288)
-    """Held-out prompts the oracle judges responses to."""
+    """Prompts the oracle judges responses to."""
 
 
 @final
@@ -76,7 +82,7 @@ class Stage:
 
     name: what it is called: `before`, `dpo`, `control`.
     folder: its run folder.
-    responses: to the held-out prompts, sampled at temperature 1.
+    responses: to the prompts, sampled at temperature 1.
     measure: what the oracle says of them.
     seconds: that training and measuring took.
     """
@@ -94,7 +100,7 @@ class Demonstration:
     """What came of it.
 
     config: the settings.
-    prompts: the held-out prompts.
+    prompts: what was asked.
     examples: a few of the preference pairs the model was shown.
     before, dpo, control: after SFT; after DPO on the pairs; after SFT on the chosen responses of the same pairs. The
         last two both start from the first.
@@ -140,9 +146,11 @@ class Demonstration:
 
 
 def settings(**stated: object) -> DemonstrationConfig:
-    """Settings by name, or a `ConfigError` that names the one that is wrong."""
+    """Settings by name, the others those of the modality's lesson; a `ConfigError` names the one that is wrong."""
+    modality = stated.get("modality")
+    usual = registry.depiction(modality).lesson if isinstance(modality, str) else {}
     try:
-        return DemonstrationConfig.model_validate(stated)
+        return DemonstrationConfig.model_validate({**usual, **stated})
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(
@@ -161,12 +169,14 @@ def demonstrate(folder: Path, config: DemonstrationConfig, *, say: Say, quiet: b
     with _one_thread():
         clock = time.perf_counter()
         say("1/3  teach: a tiny model learns the oracle world from examples, 45 % of them with a mistake (SFT)")
-        student = _student(folder / "student", config.seed)
+        student = _student(folder / "student", config)
+        of = "" if config.modality is None else f"{config.modality}/"
         rows = min(config.sft_rows, config.sft_steps * config.batch_size)  # none that no step would see
-        taught = read("oracle", split="sft", limit=rows, revision=seed)
+        taught = read("oracle", split=f"{of}sft", limit=rows, revision=seed)
         rows = min(config.pairs, config.dpo_steps * config.batch_size)
-        pairs = read("oracle", split="shared-defect", limit=rows, revision=seed)
-        prompts = tuple(read("oracle", split="prompts-test", limit=config.samples, revision=seed))
+        pairs = read("oracle", split=f"{of}shared-defect", limit=rows, revision=seed)
+        asked = f"{of}prompts{'-test' if config.held_out else ''}"
+        prompts = tuple(read("oracle", split=asked, limit=config.samples, revision=seed))
 
         def stage(name: str, model: Model, run: Path) -> Stage:
             nonlocal clock
@@ -214,12 +224,12 @@ def demonstrate(folder: Path, config: DemonstrationConfig, *, say: Say, quiet: b
     )
 
 
-def _student(folder: Path, seed: int) -> Path:
-    words = words_modality()
-    found = registry.depiction(words).student(folder, seed=seed)
+def _student(folder: Path, config: DemonstrationConfig) -> Path:
+    modality = config.modality or words_modality()
+    found = registry.depiction(modality).student(folder, seed=config.seed)
     if found is None:
         raise ModelError(
-            f"no tiny model of modality {words!r}",
+            f"no tiny model of modality {modality!r}",
             got="its depiction of the oracle world offers none",
             fix="give the depiction a `student`, or install modalign[all]",
         )

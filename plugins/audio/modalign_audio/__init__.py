@@ -16,6 +16,13 @@ def register_encoders(register: Register) -> None:
 
 
 @hookimpl
+def register_loaders(register: Register) -> None:
+    """Generators of diffusers."""
+    register("audio-painters", "modalign_audio.painter:AudioPainterLoader")
+    register("audio-pipelines", "modalign_audio.generators.loader:AudioPipelineLoader")
+
+
+@hookimpl
 def register_ops(register: Register) -> None:
     """Whisper's spectrogram."""
     op = "modalign_audio.ops.log_mel"

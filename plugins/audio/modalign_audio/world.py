@@ -1,7 +1,7 @@
 """The oracle world in tones: one to three beeps, low or high, in the first or the second half of one second.
 
 A beep is one tone, or two of which one follows the other: rising or falling. Given the concept the layout is fixed;
-only the start, by up to 20 ms, and the phase are free.
+only the start, by up to 19 ms, and the phase, by a little, are free.
 
 c channels, n samples, t frames, f frequencies.
 """
@@ -9,6 +9,8 @@ c channels, n samples, t frames, f frequencies.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from pathlib import Path
 from random import Random
 from typing import ClassVar, cast, final
 
@@ -19,6 +21,7 @@ from torch import Tensor
 from modalign.content import Part
 from modalign.roles import Depiction
 from modalign.world.concept import VALUES, Concept
+from modalign.world.painter import LESSON
 
 RATE = 4000  #: samples per second
 SAMPLES = 4000
@@ -27,9 +30,12 @@ FREQUENCIES = {"low": (320.0, 480.0), "high": (640.0, 960.0)}
 AMPLITUDE = 0.5
 
 _FRAME = 50  #: samples: 12.5 ms
-_BEEP, _GAP, _FADE = 320, 240, 20  #: samples
+_BEEP, _GAP, _FADE = 320, 230, 20  #: samples
 _STARTS = {"early": 160, "late": 2160}
-_JITTER = 80
+#: samples between the places a beep may start at: whole turns of every frequency, so that a tone has the same phase
+#: wherever it is. A model that makes sounds would else have to learn a circle of them first.
+_STEP, _PLACES = 25, 4
+_PHASE = 0.3  #: radians, either way
 _FLOOR = 0.2  #: least amplitude of a beep
 _PURITY = 0.7  #: least share of a beep's energy at its frequencies
 _FREE = ("count", "pitch", "time")  #: chosen by the seed where a concept does not say; without an order: one tone
@@ -54,20 +60,27 @@ class AudioDepiction(Depiction):
 
     modality: ClassVar[str] = "audio"
     attributes: ClassVar[frozenset[str]] = frozenset({*_FREE, "order"})
+    lesson: ClassVar[Mapping[str, object]] = LESSON
 
     def depict(self, concept: Concept, *, seed: int = 0) -> Part:
         random = Random(f"audio/{seed}")
         free = {name: random.choice(VALUES[name]) for name in _FREE}
         whole = Concept.of({**free, **concept.only(self.attributes).said})
-        start = _STARTS[cast(str, whole.time)] + random.randint(0, _JITTER)
+        start = _STARTS[cast(str, whole.time)] + _STEP * random.randrange(_PLACES)
         lower, upper = FREQUENCIES[cast(str, whole.pitch)]
         tones = {None: (lower, lower), "rising": (lower, upper), "falling": (upper, lower)}[whole.order]
-        beep = _beep(*tones, random.uniform(0, 2 * math.pi))
+        beep = _beep(*tones, random.uniform(-_PHASE, _PHASE))
         sound = torch.zeros(SAMPLES)
         for number in range(cast(int, whole.count)):
             at = start + number * (_BEEP + _GAP)
             sound[at : at + _BEEP] = beep
         return Part(modality=self.modality, value=sound[None])
+
+    def student(self, folder: Path, *, seed: int = 0) -> Path:
+        from modalign.integrations.painter import save_painter
+        from modalign_audio.painter import AudioCanvas
+
+        return save_painter(folder, self, AudioCanvas(), seed=seed)
 
     def read(self, part: Part) -> Concept | None:
         sound = part.value

@@ -18,6 +18,7 @@ def register_encoders(register: Register) -> None:
 @hookimpl
 def register_loaders(register: Register) -> None:
     """Generators of diffusers."""
+    register("image-painters", "modalign_image.painter:ImagePainterLoader")
     register("image-pipelines", "modalign_image.generators.loader:ImagePipelineLoader")
 
 

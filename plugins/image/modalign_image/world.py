@@ -7,6 +7,8 @@ b shapes, h w pixels.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from random import Random
 from typing import ClassVar, cast, final
 
@@ -18,6 +20,7 @@ from torch.nn.functional import pad
 from modalign.content import Part
 from modalign.roles import Depiction
 from modalign.world.concept import VALUES, Concept
+from modalign.world.painter import LESSON
 from modalign_image.colours import NAMES, paint, strengths
 
 SIZE = 32
@@ -48,6 +51,7 @@ class ImageDepiction(Depiction):
 
     modality: ClassVar[str] = "image"
     attributes: ClassVar[frozenset[str]] = frozenset({"count", "shape", "colour", "side"})
+    lesson: ClassVar[Mapping[str, object]] = LESSON
 
     def depict(self, concept: Concept, *, seed: int = 0) -> Part:
         random = Random(f"image/{seed}")
@@ -59,6 +63,12 @@ class ImageDepiction(Depiction):
             at = torch.tensor([row + down]), torch.tensor([_COLUMNS[cast(str, whole.side)] + right])
             coverage = torch.maximum(coverage, cover(cast(str, whole.shape), *at)[0])
         return Part(modality=self.modality, value=paint(coverage, cast(str, whole.colour)))
+
+    def student(self, folder: Path, *, seed: int = 0) -> Path:
+        from modalign.integrations.painter import save_painter
+        from modalign_image.painter import ImageCanvas
+
+        return save_painter(folder, self, ImageCanvas(), seed=seed)
 
     def read(self, part: Part) -> Concept | None:
         picture = part.value

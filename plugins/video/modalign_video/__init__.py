@@ -18,6 +18,13 @@ def register_encoders(register: Register) -> None:
 
 
 @hookimpl
+def register_loaders(register: Register) -> None:
+    """Generators of diffusers."""
+    register("video-painters", "modalign_video.painter:VideoPainterLoader")
+    register("video-pipelines", "modalign_video.generators.loader:VideoPipelineLoader")
+
+
+@hookimpl
 def register_formats(register: Register) -> None:
     """SafeSora's rows."""
     register("safesora", "modalign_video.safesora:Helpfulness", probe="modalign_video.safesora_sample:pairs")

@@ -7,6 +7,8 @@ t frames, k colours, h w pixels.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from random import Random
 from typing import ClassVar, cast, final
 
@@ -16,6 +18,7 @@ from torch import Tensor
 from modalign.content import Part
 from modalign.roles import Depiction
 from modalign.world.concept import VALUES, Concept
+from modalign.world.painter import LESSON
 from modalign_image.colours import NAMES, paint, strengths
 
 FRAMES, SIZE = 8, 16
@@ -45,6 +48,7 @@ class VideoDepiction(Depiction):
 
     modality: ClassVar[str] = "video"
     attributes: ClassVar[frozenset[str]] = frozenset({"colour", "motion"})
+    lesson: ClassVar[Mapping[str, object]] = LESSON
 
     def depict(self, concept: Concept, *, seed: int = 0) -> Part:
         random = Random(f"video/{seed}")
@@ -67,6 +71,12 @@ class VideoDepiction(Depiction):
             modality=self.modality,
             value=torch.stack([paint(_disc(down, right), cast(str, whole.colour)) for down, right in centres]),
         )
+
+    def student(self, folder: Path, *, seed: int = 0) -> Path:
+        from modalign.integrations.painter import save_painter
+        from modalign_video.painter import VideoCanvas
+
+        return save_painter(folder, self, VideoCanvas(), seed=seed)
 
     def read(self, part: Part) -> Concept | None:
         clip = part.value

@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from modalign.batch import Targets
 from modalign.objectives import DPO, Loss
+from modalign.scores import Scores, Units
 from modalign.testing.rows import Row, lay
 
 
@@ -74,4 +76,41 @@ def test_metrics_are_in_rewards() -> None:
         "logps/chosen": -3.0,  # -7 + 4
         "logps/rejected": -2.0,
     }
-    assert {name: (mean.sum / mean.count).item() for name, mean in metrics.items()} == expected
+    said = {name: (mean.sum / mean.count).item() for name, mean in metrics.items() if mean.count}
+    assert said == expected  # nothing here is drawn, so there is no displacement
+
+
+def drawn(chosen: float, rejected: float, *, tokens: tuple[float, float] | None = None) -> Scores:
+    """Scores of a pair of media of 4 dimensions, two draws each, and of one word each where asked."""
+    values = torch.tensor([chosen - 1, chosen + 1, rejected, rejected], dtype=torch.float64, requires_grad=True)
+    units = {"media": Units(kind="draw", values=values, segment=torch.tensor([0, 0, 1, 1]), dims=torch.full((4,), 4))}
+    owners = [0, 1]
+    if tokens is not None:
+        units["words"] = Units(
+            kind="token", values=torch.tensor(tokens, dtype=torch.float64), segment=torch.tensor([2, 3])
+        )
+        owners += [0, 1]
+    ones = torch.ones(len(owners), dtype=torch.float64)
+    return Scores(units=units, response=torch.tensor(owners), weight=ones, responses=2)
+
+
+def targets() -> Targets:
+    return Targets(
+        pairs=torch.tensor([[0, 1]]), own=torch.arange(2), weights=torch.ones(1), group=torch.zeros(2, dtype=torch.long)
+    )
+
+
+def test_displacement_is_the_growth_of_errors_per_dimension() -> None:
+    found = DPO()({"policy": drawn(-6.0, -9.0), "reference": drawn(-4.0, -4.0)}, targets()).metrics
+    assert found["displacement/chosen"].sum.item() == pytest.approx((12 - 8) / 4)  # errors are -2 log-likelihoods
+    assert found["displacement/rejected"].sum.item() == pytest.approx((18 - 8) / 4)
+
+
+def test_the_sft_term_is_the_mean_error_of_the_chosen_and_the_mean_of_its_tokens() -> None:
+    policy, reference = drawn(-6.0, -9.0, tokens=(-0.5, -3.0)), drawn(-6.0, -9.0, tokens=(-0.5, -3.0))
+    plain, more = (
+        DPO(sft_weight=weight)({"policy": policy, "reference": reference}, targets()).mean.item()
+        for weight in (0.0, 2.0)
+    )
+    assert plain == pytest.approx(math.log(2))
+    assert more == pytest.approx(math.log(2) + 2 * (12 / 4 + 0.5))

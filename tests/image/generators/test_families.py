@@ -9,6 +9,9 @@ import pytest
 from modalign.integrations.diffusers.laws import FamilyLaws
 from modalign_image.generators.cases import CASES, laws
 
+# Schedulers of diffusers 0.42.1 make an array of a tensor, which torch 2.14 answers as numpy before 2.0 asked it.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+
 
 @pytest.fixture(scope="module", params=CASES)
 def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> FamilyLaws:

@@ -13,9 +13,9 @@ from torch import nn
 from modalign.config import GenerationConfig
 from modalign.content import Message, Response
 from modalign.errors import ModelError
+from modalign.generating import GeneratorPreparer
 from modalign.integrations.diffusers.denoiser import PipelineDenoiser
 from modalign.integrations.diffusers.family import Family
-from modalign.integrations.diffusers.preparer import GeneratorPreparer
 from modalign.integrations.peft import LoraAdapters
 from modalign.model import Model
 from modalign.roles import Assembly

@@ -7,18 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Final, Self, cast, final
+from typing import Self, cast, final
 
 import torch
 from torch import Tensor, nn
 
 from modalign.batch import Medium
-from modalign.content import Part
 from modalign.denoiser import Condition, Denoiser
+from modalign.generating import FITTED, WORDS, prompt_medium
 from modalign.integrations.diffusers.family import Family, device_of, type_of
-
-WORDS: Final = "words"  #: the name under which a prompt's words lie in its medium
-FITTED: Final = "fitted"  #: the name under which a fitted medium lies in its medium
 
 
 @final
@@ -70,9 +67,3 @@ class PipelineDenoiser(Denoiser):
     @cached_property
     def _type(self) -> torch.dtype:
         return type_of(self.network)
-
-
-def prompt_medium(words: str, modality: str) -> Medium:
-    """A prompt as a medium, known by its words."""
-    part = Part(modality=modality, value=words)
-    return Medium(modality=modality, tensors={}, digest=part.digest, extra={WORDS: words})

@@ -6,8 +6,9 @@ b samples.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Protocol, cast
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +17,8 @@ from modalign.config import Config, GenerationConfig
 from modalign.content import Part
 from modalign.denoising import Process
 from modalign.errors import ConfigError
+from modalign.generating import Fit
 from modalign.integrations.diffusers.process import Scheduler, process_of
-from modalign.roles import Content
 
 
 class Pipeline(Protocol):
@@ -30,22 +31,6 @@ class Pipeline(Protocol):
     def __call__(self, **arguments: object) -> object: ...
 
     def encode_prompt(self, *args: object, **arguments: object) -> tuple[Tensor, ...]: ...
-
-
-class Fit(ABC):
-    """Decoded media to what an autoencoder reads, all of the size that a model makes; sent to worker processes."""
-
-    @abstractmethod
-    def __call__(self, content: Content) -> Tensor:
-        """One medium, without a batch axis; a `DataError` where it cannot be fitted."""
-
-    def check(self, contents: Sequence[Content]) -> None:  # noqa: B027 - a modality without such a policy has none
-        """Raise a `DataError` where media of one comparison differ by more than their fitting hides."""
-
-    @property
-    def facts(self) -> Mapping[str, object]:
-        """What fitted media depend on, by name."""
-        return dict(vars(self))
 
 
 class Family(ABC):
@@ -101,6 +86,11 @@ class Family(ABC):
         return None
 
     @property
+    def decoding(self) -> Mapping[str, object]:
+        """How media are decoded where nobody says otherwise, by the name of the modality's setting."""
+        return {}
+
+    @property
     def facts(self) -> Mapping[str, object]:
         """What conditions depend on beside weights, by name."""
         return {"family": type(self).__name__, **self.settings.model_dump()}
@@ -151,7 +141,8 @@ class Family(ABC):
         """Times as a network counts them: steps of a table as they are, those of a flow times ``scale``."""
         if self.process.path == "table":
             return time.long()
-        return (time * scale).to(like.dtype)
+        # as pipelines give them: in bfloat16 one of 999 would be 1000, and the noise would not be of that time
+        return (time * scale).to(torch.promote_types(like.dtype, torch.float32))
 
     def noise(self, count: int, config: GenerationConfig, first: int) -> list[torch.Generator]:
         """A seeded source of noise for each prompt, on the CPU."""
@@ -169,6 +160,9 @@ def device_of(module: nn.Module) -> torch.device:
 
 
 def type_of(module: nn.Module) -> torch.dtype:
-    """The type of a module's weights; where it keeps some in float32, that of most."""
-    types = [value.dtype for value in module.parameters() if value.is_floating_point()]
-    return cast(torch.dtype, max(set(types), key=types.count))
+    """The type of a module's weights; where it keeps some in float32, as it does adapters, that of most numbers."""
+    sizes: Counter[torch.dtype] = Counter()
+    for value in module.parameters():
+        if value.is_floating_point():
+            sizes[value.dtype] += value.numel()
+    return sizes.most_common(1)[0][0]

@@ -21,7 +21,8 @@ from modalign.config import AdapterConfig, GenerationConfig
 from modalign.content import Message, Part
 from modalign.denoiser import DenoisingDecoder
 from modalign.draws import Draws
-from modalign.integrations.diffusers.denoiser import PipelineDenoiser, prompt_medium
+from modalign.generating import prompt_medium
+from modalign.integrations.diffusers.denoiser import PipelineDenoiser
 from modalign.integrations.diffusers.family import Family, Pipeline
 from modalign.loading import load
 from modalign.model import Model
@@ -49,6 +50,7 @@ class FamilyLaws:
     options: settings of the family.
     seen: noisy latents and times of the process, from the arguments that the pipeline called its network with.
     shaped: a prediction of the network, as the family's `predict` gives it.
+    ended: what the sampler ended with, as the family's `scaled` gives it; by default shaped like a prediction.
     """
 
     def __init__(
@@ -59,10 +61,12 @@ class FamilyLaws:
         *,
         seen: Callable[[Family, Mapping[str, object]], tuple[Tensor, Tensor]] | None = None,
         shaped: Callable[[Family, Tensor], Tensor] | None = None,
+        ended: Callable[[Family, Tensor], Tensor] | None = None,
     ) -> None:
         self.folder, self.rows, self.options = folder, list(rows), dict(options or {})
         self.seen = seen or plainly_seen
         self.shaped = shaped or (lambda family, prediction: prediction)
+        self.ended = ended or self.shaped
 
     # --- parts -----------------------------------------------------------------------------------
 
@@ -180,7 +184,7 @@ class FamilyLaws:
             self._write(family, guidance=0.0)
         require(len(decoded) == 1 and bool(steps), "the pipeline samples, and decodes once")
         ended = cast("tuple[Tensor] | Mapping[str, Tensor]", steps[-1][1])
-        theirs = self.shaped(family, ended[0] if isinstance(ended, tuple) else ended["prev_sample"]).float()
+        theirs = self.ended(family, ended[0] if isinstance(ended, tuple) else ended["prev_sample"]).float()
         mine = family.scaled(cast(Tensor, decoded[0][0])).float()
         require(mine.shape == theirs.shape, f"{tuple(mine.shape)} is {tuple(theirs.shape)}")
         require(torch.allclose(mine, theirs, rtol=1e-3, atol=1e-4), f"off by {(mine - theirs).abs().max():.2g}")

@@ -14,12 +14,12 @@ from torch import nn
 from modalign.config import Config, ModelConfig
 from modalign.denoiser import DenoisingDecoder
 from modalign.errors import ConfigError, ModelError
+from modalign.generating import GeneratorPreparer
 from modalign.integrations import peft
 from modalign.integrations.diffusers.assembly import PipelineAssembly
 from modalign.integrations.diffusers.denoiser import PipelineDenoiser
 from modalign.integrations.diffusers.family import Family, Pipeline
 from modalign.integrations.diffusers.index import adapted, index
-from modalign.integrations.diffusers.preparer import GeneratorPreparer
 from modalign.model import Model
 from modalign.registry import registry
 from modalign.roles import Loader, MediaSettings
@@ -53,11 +53,9 @@ class PipelineLoader(Loader):
         _refuse(config)
         settings = _settings(family_class.options, config)
         family = family_class(load_pipeline(base, config), settings)
-        modality = registry.modality(self.modality)
+        media = _media(registry.modality(self.modality).settings, self.modality, config, family.decoding)
         denoiser = PipelineDenoiser(family, words=words_modality())
-        preparer = GeneratorPreparer(
-            self.modality, denoiser.words, family.fit, _media(modality.settings, self.modality, config), family.rate
-        )
+        preparer = GeneratorPreparer(self.modality, denoiser.words, family.fit, media, family.rate)
         adapters = _adapters(denoiser.network, base, config)
         if config.gradient_checkpointing:
             _recompute(denoiser.network)
@@ -128,7 +126,7 @@ def _settings(options: type[Config], config: ModelConfig) -> Config:
         ) from error
 
 
-def _media(kind: type[MediaSettings], modality: str, config: ModelConfig) -> MediaSettings:
+def _media(kind: type[MediaSettings], modality: str, config: ModelConfig, usual: Mapping[str, object]) -> MediaSettings:
     if others := sorted(set(config.media) - {modality}):
         raise ConfigError(
             f"this model reads no {others[0]}",
@@ -137,7 +135,7 @@ def _media(kind: type[MediaSettings], modality: str, config: ModelConfig) -> Med
             fix=f"say how {modality} is decoded",
         )
     try:
-        return kind.model_validate(config.media.get(modality, {}))
+        return kind.model_validate({**usual, **config.media.get(modality, {})})
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(

@@ -8,18 +8,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, cast, final
+from typing import ClassVar, Final, Protocol, cast, final
 
 import torch
 from einops import rearrange
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
 from modalign.config import Config, GenerationConfig
 from modalign.content import Part
-from modalign.errors import DataError
-from modalign.integrations.diffusers.family import Family, Fit, Pipeline, device_of, type_of
+from modalign.errors import ConfigError, DataError
+from modalign.generating import Fit
+from modalign.integrations.diffusers.family import Family, Pipeline, device_of, type_of
 from modalign.roles import Content
+
+_LONGEST: Final = 4  #: times what is kept of a side, the most of it that is resized
 
 
 class ImageOptions(Config):
@@ -31,15 +34,16 @@ class ImageOptions(Config):
     width: PositiveInt | None = None
     """Pixels; by default what the network was made for."""
 
-    max_sequence_length: PositiveInt | None = None
-    """Most tokens of a prompt, where the family's text encoder has no fixed length; by default the pipeline's own."""
-
     aspect_tolerance: NonNegativeFloat = 0.25
     """How far the aspect ratios of two pictures of one comparison may differ, as a share, before the row is bad: both
     are cropped to the same size, and the preference may have been about what is cut off."""
 
-    guidance: NonNegativeFloat = Field(default=3.5)
-    """What a network that was distilled with guidance is told of it in training (Flux)."""
+
+class PromptOptions(ImageOptions):
+    """Settings of those whose text encoder has no fixed length."""
+
+    max_sequence_length: PositiveInt | None = None
+    """Most tokens of a prompt; by default the pipeline's own."""
 
 
 @final
@@ -61,6 +65,9 @@ class PictureFit(Fit):
         picture = content.tensor
         picture = picture[:3] if picture.shape[0] >= 3 else picture[:1].expand(3, -1, -1)
         scale = max(self.height / picture.shape[-2], self.width / picture.shape[-1])
+        # of a picture 1 pixel high and 10000 wide not all is resized: it would take gigabytes, and the middle is kept
+        wanted = [_LONGEST * math.ceil(side / scale) for side in (self.height, self.width)]
+        picture = center_crop(picture, [min(pair) for pair in zip(picture.shape[-2:], wanted, strict=True)])
         size = [math.ceil(round(side * scale, 6)) for side in picture.shape[-2:]]
         resized = picture if list(picture.shape[-2:]) == size else resize(picture, size, antialias=True)
         return center_crop(resized, [self.height, self.width]).contiguous()
@@ -98,18 +105,34 @@ class ImageFamily(Family):
     def _size(self) -> tuple[int, int]:
         """Pixels that it makes: what is said, else what the network was made for."""
         said = cast(ImageOptions, self.settings)
-        usual = self.usual
-        return said.height or usual, said.width or usual
+        height, width = self.usual
+        found = {"height": said.height or height, "width": said.width or width}
+        for name, pixels in found.items():
+            if pixels % self.multiple:
+                raise ConfigError(
+                    f"this model makes no picture of that {name}",
+                    where=f"model.options.{name}",
+                    got=f"{pixels} pixels",
+                    fix=f"a multiple of {self.multiple}",
+                )
+        return found["height"], found["width"]
 
     @property
-    def usual(self) -> int:
-        """Pixels of a side that the network was made for."""
-        return int(cast(int, self.configured(self.network).get("sample_size") or 64)) * self.down
+    def usual(self) -> tuple[int, int]:
+        """Pixels that the network was made for."""
+        said = self.configured(self.network).get("sample_size") or getattr(self.pipe, "default_sample_size", 64)
+        height, width = cast("tuple[int, int]", said if isinstance(said, list | tuple) else (said, said))
+        return height * self.down, width * self.down
 
     @property
     def down(self) -> int:
         """Pixels of a side of a latent."""
         return int(cast(int, getattr(self.pipe, "vae_scale_factor", 8)))
+
+    @property
+    def multiple(self) -> int:
+        """Pixels that a side is a whole number of: those of one patch of the network."""
+        return self.down * int(cast(int, self.configured(self.network).get("patch_size") or 1))
 
     @property
     def fit(self) -> Fit:
@@ -135,13 +158,13 @@ class ImageFamily(Family):
 
     def asked(self, config: GenerationConfig) -> dict[str, object]:
         """What this family's pipeline is asked beside that."""
-        return {}
+        return self.limit()
 
     # --- what families share ---------------------------------------------------------------------
 
     def limit(self) -> dict[str, object]:
-        """How long prompts are read, for a pipeline whose text encoder has no fixed length."""
-        length = cast(ImageOptions, self.settings).max_sequence_length
+        """How long prompts are read, where that is said: the same in training and in writing."""
+        length = getattr(self.settings, "max_sequence_length", None)
         return {} if length is None else {"max_sequence_length": length}
 
     def configured(self, part: str) -> Mapping[str, object]:
@@ -166,6 +189,18 @@ class ImageFamily(Family):
             for name, usual in (("shift_factor", 0.0), ("scaling_factor", 1.0))
         )
         return (latents.float() - shift) * scale
+
+    def standardized(self, latents: Tensor) -> Tensor:
+        """Latents ``b c ...`` with the mean and the deviation of each channel taken out, where the autoencoder's
+        settings say them."""
+        mean, deviation = (self.configured(self.autoencoder).get(name) for name in ("latents_mean", "latents_std"))
+        if mean is None or deviation is None:
+            return latents.float()
+        shape = (1, -1, *[1] * (latents.ndim - 2))
+        mean, deviation = (
+            torch.tensor(cast("list[float]", one), device=latents.device).reshape(shape) for one in (mean, deviation)
+        )
+        return (latents.float() - mean) / deviation
 
     @property
     def device(self) -> torch.device:

@@ -18,6 +18,13 @@ class ImagePipelineLoader(PipelineLoader):
     modality: ClassVar[str] = "image"
     families: ClassVar[Mapping[str, str]] = MappingProxyType(
         {
+            "FluxPipeline": f"{_HERE}.flux:Flux",
+            "PixArtAlphaPipeline": f"{_HERE}.pixart:PixArt",
+            "PixArtSigmaPipeline": f"{_HERE}.pixart:PixArt",
+            "QwenImagePipeline": f"{_HERE}.qwen_image:QwenImage",
+            "SanaPipeline": f"{_HERE}.sana:Sana",
             "StableDiffusion3Pipeline": f"{_HERE}.stable_diffusion_3:StableDiffusion3",
+            "StableDiffusionPipeline": f"{_HERE}.stable_diffusion:StableDiffusion",
+            "StableDiffusionXLPipeline": f"{_HERE}.stable_diffusion_xl:StableDiffusionXL",
         }
     )

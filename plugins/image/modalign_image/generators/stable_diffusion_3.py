@@ -7,7 +7,8 @@ from typing import ClassVar, final
 
 from torch import Tensor
 
-from modalign_image.generators.base import ImageFamily, called
+from modalign.config import Config
+from modalign_image.generators.base import ImageFamily, PromptOptions, called
 
 
 @final
@@ -15,6 +16,7 @@ class StableDiffusion3(ImageFamily):
     """Stable Diffusion 3 and 3.5."""
 
     pipelines: ClassVar[tuple[str, ...]] = ("StableDiffusion3Pipeline",)
+    options: ClassVar[type[Config]] = PromptOptions
 
     def condition(self, prompts: list[str]) -> Mapping[str, Tensor]:
         states, _, pooled, _ = self.pipe.encode_prompt(

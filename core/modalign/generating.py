@@ -4,18 +4,38 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Final, final
+
+from torch import Tensor
 
 from modalign.batch import Medium
 from modalign.comparison import Comparison
 from modalign.content import Message, Part, Response
 from modalign.errors import DataError
-from modalign.integrations.diffusers.denoiser import FITTED, prompt_medium
-from modalign.integrations.diffusers.family import Fit
 from modalign.registry import registry
 from modalign.roles import Content, Encoded, EncodedSegment, MediaSettings, Preparer
+
+WORDS: Final = "words"  #: the name under which a prompt's words lie in its medium
+FITTED: Final = "fitted"  #: the name under which a fitted medium lies in its medium
+
+
+class Fit(ABC):
+    """Decoded media to what an autoencoder reads, all of the size that a model makes; sent to worker processes."""
+
+    @abstractmethod
+    def __call__(self, content: Content) -> Tensor:
+        """One medium, without a batch axis; a `DataError` where it cannot be fitted."""
+
+    def check(self, contents: Sequence[Content]) -> None:  # noqa: B027 - a modality without such a policy has none
+        """Raise a `DataError` where media of one comparison differ by more than their fitting hides."""
+
+    @property
+    def facts(self) -> Mapping[str, object]:
+        """What fitted media depend on, by name."""
+        return dict(vars(self))
 
 
 @final
@@ -100,3 +120,9 @@ class GeneratorPreparer(Preparer):
         """Of a medium as it is decoded and fitted: latents are kept by it."""
         facts = {**self.fit.facts, **self.settings.model_dump(), "rate": self.rate}
         return hashlib.sha256(f"{part.digest}\0{json.dumps(facts, sort_keys=True, default=str)}".encode()).hexdigest()
+
+
+def prompt_medium(words: str, modality: str) -> Medium:
+    """A prompt as a medium, known by its words."""
+    part = Part(modality=modality, value=words)
+    return Medium(modality=modality, tensors={}, digest=part.digest, extra={WORDS: words})

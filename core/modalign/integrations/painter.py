@@ -1,0 +1,223 @@
+"""The oracle world's tiny flow model as a model: saved, loaded, adapted and asked like any other.
+
+b samples, n patches, k latents.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import ClassVar, Final, cast, final
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from modalign.batch import Medium
+from modalign.config import GenerationConfig, ModelConfig
+from modalign.content import Message, Response
+from modalign.denoiser import LATENTS, Condition, Denoiser, DenoisingDecoder
+from modalign.denoising import Process
+from modalign.errors import CheckpointError, ConfigError
+from modalign.generating import FITTED, WORDS, Fit, GeneratorPreparer, prompt_medium
+from modalign.integrations import peft
+from modalign.model import Model
+from modalign.registry import registry
+from modalign.roles import Assembly, Content, Depiction, Loader
+from modalign.training.reference import evaluating
+from modalign.world.concept import concepts
+from modalign.world.painter import SHIFT, Canvas, Painter, PainterSizes, PatchCodec, phrases, sample, starts
+from modalign.world.source import words_modality
+
+CONFIG: Final = "painter.json"
+WEIGHTS: Final = "model.safetensors"
+STEPS: Final = 16  #: of sampling, where nobody says
+
+_EXAMPLES: Final = 1024  #: media that patches are measured on
+
+
+@final
+@dataclass(frozen=True)
+class CanvasFit(Fit):
+    """Media as the depiction makes them."""
+
+    canvas: Canvas
+
+    def __call__(self, content: Content) -> Tensor:
+        return self.canvas.fitted(content)
+
+    @property
+    def facts(self) -> Mapping[str, object]:
+        return {"canvas": type(self.canvas).__name__}
+
+
+@final
+class PainterDenoiser(Denoiser):
+    """A painter with the directions its latents are of."""
+
+    def __init__(self, sizes: PainterSizes, canvas: Canvas, words: str) -> None:
+        super().__init__()
+        self.canvas, self.words = canvas, words
+        self.process = Process(prediction="flow", shift=SHIFT)
+        self.network = Painter(sizes)
+        self.codec = PatchCodec(sizes)
+        self.readers = {LATENTS: self.codec}
+
+    def latents(self, media: Sequence[Medium]) -> list[Tensor]:
+        there = self.codec.basis.device
+        return [self.codec.encode(self.canvas.patches(one.tensors[FITTED][None].to(there)))[0] for one in media]
+
+    def conditions(self, prompts: Sequence[Medium]) -> list[Condition]:
+        return [{"phrase": phrases(cast(str, one.extra[WORDS]))} for one in prompts]
+
+    def nothing(self) -> Medium:
+        return prompt_medium("", self.words)
+
+    def forward(self, noisy: Tensor, time: Tensor, condition: Condition) -> Tensor:
+        return self.network(noisy, time, condition["phrase"])
+
+
+def save_painter(folder: str | Path, depiction: Depiction, canvas: Canvas, *, seed: int = 0) -> Path:
+    """Write an untrained painter of a modality; returns the folder.
+
+    Its latents are measured on examples of the world; nothing else of it is known to the model.
+
+    seed: of the weights; the caller's random state is untouched.
+    """
+    every = list(concepts(depiction.attributes))
+    shown = [depiction.depict(every[number % len(every)], seed=number) for number in range(_EXAMPLES)]
+    patches = canvas.patches(torch.stack([cast(Tensor, one.value) for one in shown]))
+    sizes = PainterSizes(patches=patches.shape[1], latents=canvas.latents, values=patches.shape[2])
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU too
+        denoiser = PainterDenoiser(sizes, canvas, words_modality())
+    denoiser.codec.fit(patches)
+    return _write(Path(folder), depiction.modality, sizes, denoiser.state_dict())
+
+
+def _write(folder: Path, modality: str, sizes: PainterSizes, state: Mapping[str, Tensor]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({name: value.detach().cpu().clone().contiguous() for name, value in state.items()}, folder / WEIGHTS)
+    said = {"modality": modality, "sizes": asdict(sizes)}
+    (folder / CONFIG).write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+    return folder
+
+
+@final
+class PainterAssembly(Assembly):
+    """How a painter reads, writes and is saved."""
+
+    def __init__(
+        self,
+        denoiser: PainterDenoiser,
+        sizes: PainterSizes,
+        preparer: GeneratorPreparer,
+        adapters: peft.LoraAdapters | None,
+    ) -> None:
+        self.denoiser, self.sizes = denoiser, sizes
+        self.preparer = self._words = preparer
+        self.adapters = self._lora = adapters
+        self.takes = frozenset({preparer.words})
+        self.gives = frozenset({preparer.modality})
+
+    def save(self, model: Model, folder: Path, *, merge: bool = False) -> None:
+        if self._lora is not None and not merge:
+            self._lora.save(folder)
+            return
+        state = self.denoiser.state_dict()
+        if self._lora is not None:
+            rest = {name: value for name, value in state.items() if not name.startswith("network.")}
+            state = rest | {f"network.{name}": value for name, value in self._lora.merged().items()}
+        _write(folder, self._words.modality, self.sizes, state)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        model: Model,
+        prompts: Sequence[Sequence[Message]],
+        config: GenerationConfig,
+        *,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[Response]:
+        words = [self._words.prompt(prompt) for prompt in prompts]
+        sizes, there = self.sizes, self.denoiser.codec.basis.device
+        found: list[Response] = []
+        with evaluating(model):
+            for first in range(0, len(words), config.batch_size):
+                some = words[first : first + config.batch_size]
+                latents = sample(
+                    cast(Painter, self.denoiser.network),
+                    torch.stack([phrases(one) for one in some]).to(there),
+                    starts(len(some), config.seed, (sizes.patches, sizes.latents), first).to(there),
+                    steps=config.num_inference_steps or STEPS,
+                    guidance=1.0 if config.guidance_scale is None else config.guidance_scale,
+                )
+                for part in self.denoiser.canvas.parts(self.denoiser.codec.decode(latents).cpu()):
+                    found.append(Response(messages=(Message(role="assistant", parts=(part,)),)))
+                if progress is not None:
+                    progress(len(some))
+        return found
+
+
+class PainterLoader(Loader):
+    """Painters of one modality.
+
+    modality: of their media.
+    canvas: how those are cut.
+    """
+
+    modality: ClassVar[str]
+    canvas: ClassVar[type[Canvas]]
+
+    def claims(self, config: ModelConfig) -> bool:
+        said = _said(_base(config.path))
+        return said is not None and said.get("modality") == self.modality
+
+    def load(self, config: ModelConfig) -> Model:
+        base = _base(config.path)
+        said = _said(base)
+        assert said is not None
+        sizes = PainterSizes(**cast("Mapping[str, int]", said["sizes"]))
+        for name in ("encoders", "media", "options"):
+            if getattr(config, name):
+                raise ConfigError("a painter has no such setting", where=f"model.{name}", fix="remove it")
+        denoiser = PainterDenoiser(sizes, self.canvas(), words_modality())
+        try:
+            denoiser.load_state_dict(load_file(base / WEIGHTS))
+        except (OSError, RuntimeError) as error:
+            raise CheckpointError(
+                "the painter's weights cannot be read", where=str(base / WEIGHTS), got=error, fix="save it again"
+            ) from error
+        settings = registry.modality(self.modality).settings()
+        preparer = GeneratorPreparer(self.modality, denoiser.words, CanvasFit(denoiser.canvas), settings)
+        adapters = _adapters(denoiser.network, base, config)
+        return Model(
+            assembly=PainterAssembly(denoiser, sizes, preparer, adapters),
+            decoders={self.modality: DenoisingDecoder(denoiser, modality=self.modality)},
+        )
+
+
+def _base(path: str) -> Path:
+    """The folder of the painter that a path names, or whose adapters it holds."""
+    from modalign.integrations.diffusers.index import adapted
+
+    return Path(adapted(path) or path).expanduser()
+
+
+def _said(folder: Path) -> Mapping[str, object] | None:
+    file = folder / CONFIG
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+
+def _adapters(network: nn.Module, base: Path, config: ModelConfig) -> peft.LoraAdapters | None:
+    if Path(config.path).expanduser() != base:
+        return peft.load(network, Path(config.path).expanduser())
+    if config.adapter is None:
+        return None
+    adapter = config.adapter
+    if adapter.target_modules == ("all-linear",):  # which peft knows of models of transformers only
+        linear = tuple(name for name, one in network.named_modules() if isinstance(one, nn.Linear))
+        adapter = adapter.model_copy(update={"target_modules": linear})
+    return peft.attach(network, adapter, base=str(base))

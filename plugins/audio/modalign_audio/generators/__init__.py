@@ -1,0 +1,1 @@
+"""Models that make sounds: one file per family of diffusers."""

@@ -1,0 +1,38 @@
+"""Stable Diffusion: a U-Net over 2-D latents (Rombach et al., https://arxiv.org/abs/2112.10752)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, final
+
+from torch import Tensor, nn
+
+from modalign.config import GenerationConfig
+from modalign.content import Part
+from modalign_image.generators.base import ImageFamily, called
+
+
+@final
+class StableDiffusion(ImageFamily):
+    """Stable Diffusion 1 and 2, whose scheduler says whether the network predicts noise or v."""
+
+    pipelines: ClassVar[tuple[str, ...]] = ("StableDiffusionPipeline",)
+    network: ClassVar[str] = "unet"
+
+    def condition(self, prompts: list[str]) -> Mapping[str, Tensor]:
+        states, _ = self.pipe.encode_prompt(prompts, self.device, 1, do_classifier_free_guidance=False)
+        return {"states": states}
+
+    def predict(self, noisy: Tensor, time: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
+        return called(
+            self.denoise,
+            sample=noisy,
+            timestep=self.clock(time, noisy),
+            encoder_hidden_states=condition["states"],
+        )
+
+    def write(self, prompts: Sequence[str], config: GenerationConfig, first: int) -> list[Part]:
+        checker = self.pipe.components.get("safety_checker")
+        if isinstance(checker, nn.Module):
+            checker.to(self.device)  # it is no part of the model that is trained, and stays where it was loaded
+        return super().write(prompts, config, first)

@@ -1,0 +1,1 @@
+"""Models that make clips: one file per family of diffusers."""

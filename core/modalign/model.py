@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from modalign.batch import Batch
+from modalign.config import GenerationConfig
 from modalign.content import Message, Response
 from modalign.draws import Draws
 from modalign.errors import ConfigError, ModelError
@@ -132,13 +133,15 @@ class Model(nn.Module):
         **settings: object,
     ) -> list[Response]:
         """One response to each prompt; settings are those of `GenerationConfig`."""
-        from modalign.config import GenerationConfig
+        return self.assembly.generate(self, prompts, generation(settings), progress=progress)
 
-        try:
-            config = GenerationConfig.model_validate(settings)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            known = ", ".join(GenerationConfig.model_fields)
-            raise ConfigError(first["msg"], where=where, got=repr(first["input"]), fix=f"settings: {known}") from error
-        return self.assembly.generate(self, prompts, config, progress=progress)
+
+def generation(settings: Mapping[str, object]) -> GenerationConfig:
+    """Settings of `GenerationConfig` by name; a `ConfigError` names the one that is wrong."""
+    try:
+        return GenerationConfig.model_validate(settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        known = ", ".join(GenerationConfig.model_fields)
+        raise ConfigError(first["msg"], where=where, got=repr(first["input"]), fix=f"settings: {known}") from error

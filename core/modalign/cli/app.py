@@ -30,6 +30,7 @@ app.command(
 )
 app.command("modalign.cli.evaluate:evaluate", name="evaluate", help="Measure a model with an objective, on other data.")
 app.command("modalign.cli.generate:generate", name="generate", help="Answer prompts with a model.")
+app.command("modalign.cli.sample:sample", name="sample", help="Make preference pairs of a model's own responses.")
 app.command("modalign.cli.quickstart:quickstart", name="quickstart", help="Align a tiny model here, with a report.")
 app.command("modalign.cli.report:report", name="report", help="Write a run's curves and settings as one HTML file.")
 app.command("modalign.cli.plugins:plugins", name="plugins", help="List what is installed and what it registers.")

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from modalign.comparison import Comparison
 from modalign.content import Part, digest
-from modalign.data.convert import Tally, encoded, in_bytes, mapped, same_shape
+from modalign.data.convert import Tally, in_bytes, mapped, same_shape
+from modalign.data.media_out import filed
 from modalign.data.vocabulary import Vocabulary
 from modalign.data.writing import RowWriter
 from modalign.files import File
@@ -75,10 +76,6 @@ class Lines:
         name = digest(held.value)
         home = self._folder / MEDIA / name[:2]
         home.mkdir(parents=True, exist_ok=True)
-        if not (there := next(home.glob(f"{name}.*"), None)):
-            # its modality knows the suffix; the content stays as it is, to the byte
-            there = registry.modality(held.modality).save(held, home / name)
-            content = encoded(held, self._scratch)
-            if there.read_bytes() != content:
-                there.write_bytes(content)
+        if (there := next(home.glob(f"{name}.*"), None)) is None:
+            return filed(held, home / name, self._folder)
         return replace(held, value=File(root=self._folder, name=there.relative_to(self._folder).as_posix()))

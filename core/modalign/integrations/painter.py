@@ -89,7 +89,7 @@ def save_painter(folder: str | Path, depiction: Depiction, canvas: Canvas, *, se
     every = list(concepts(depiction.attributes))
     shown = [depiction.depict(every[number % len(every)], seed=number) for number in range(_EXAMPLES)]
     patches = canvas.patches(torch.stack([cast(Tensor, one.value) for one in shown]))
-    sizes = PainterSizes(patches=patches.shape[1], latents=canvas.latents, values=patches.shape[2])
+    sizes = PainterSizes(patches=patches.shape[1], latents=canvas.latents, values=patches.shape[2], width=canvas.width)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU too
         denoiser = PainterDenoiser(sizes, canvas, words_modality())

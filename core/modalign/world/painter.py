@@ -48,9 +48,11 @@ class Canvas(ABC):
     """How media of one modality are cut into patches, and put together again.
 
     latents: of a patch: as many directions as its reader needs.
+    width: of the network that learns to make them.
     """
 
     latents: int
+    width: int = 96
 
     @abstractmethod
     def fitted(self, content: Content) -> Tensor:

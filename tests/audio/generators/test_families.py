@@ -21,7 +21,12 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module", params=CASES)
+#: further settings of families that are in the default suite as they usually are
+FURTHER = {"stable-audio-whole", "ace-step-turbo"}
+EVERY = [pytest.param(name, marks=pytest.mark.slow if name in FURTHER else ()) for name in CASES]
+
+
+@pytest.fixture(scope="module", params=EVERY)
 def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> FamilyLaws:
     return laws(request.param, tmp_path_factory.mktemp(request.param))
 

@@ -122,3 +122,24 @@ def test_latents_that_are_no_numbers_are_refused(folder: Path) -> None:
     # 4 channels of 8 by 8 are 256 values
     with pytest.raises(DataError, match=r"not finite; found: 256 of 256 values.*float32.*or remove the row"):
         model(batch, Draws())
+
+
+# --- settings that are kept ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("adapter", [True, False])
+def test_a_saved_model_goes_on_with_its_options(adapter: bool, folder: Path, tmp_path: Path) -> None:
+    settings = {"adapter": {"r": 2}} if adapter else {}
+    load(str(folder), options={"height": 24, "width": 16}, **settings).save(tmp_path)
+    (decoder,) = load(str(tmp_path)).decoders.values()
+    again = cast(PipelineDenoiser, cast(DenoisingDecoder, decoder).denoiser).family
+    assert (again.settings.height, again.settings.width) == (24, 16)  # pyright: ignore[reportAttributeAccessIssue]
+    (decoder,) = load(str(tmp_path), options={"height": 32}).decoders.values()
+    other = cast(PipelineDenoiser, cast(DenoisingDecoder, decoder).denoiser).family
+    assert (other.settings.height, other.settings.width) == (32, 16)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_settings_that_would_do_nothing_are_refused(folder: Path) -> None:
+    for name, value in (("freeze", ("backbone",)), ("sharing", "off"), ("attn_implementation", "eager")):
+        with pytest.raises(ConfigError, match=f"model.{name}.*no such setting"):
+            load(str(folder), **{name: value})

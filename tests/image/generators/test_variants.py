@@ -8,7 +8,10 @@ from modalign.integrations.diffusers.laws import FamilyLaws
 from modalign_image.generators.cases import VARIANTS, laws
 
 # Schedulers of diffusers 0.42.1 make an array of a tensor, which torch 2.14 answers as numpy before 2.0 asked it.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"),
+]
 
 
 @pytest.fixture(scope="module", params=VARIANTS)

@@ -13,7 +13,12 @@ from modalign_video.generators.cases import CASES, laws
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 
 
-@pytest.fixture(scope="module", params=CASES)
+#: further settings of families that are in the default suite as they usually are
+FURTHER = {"wan-euler", "wan-expanded", "ltx-timed", "cogvideox-rotary", "cogvideox-1.5"}
+EVERY = [pytest.param(name, marks=pytest.mark.slow if name in FURTHER else ()) for name in CASES]
+
+
+@pytest.fixture(scope="module", params=EVERY)
 def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> FamilyLaws:
     return laws(request.param, tmp_path_factory.mktemp(request.param))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from modalign.errors import ModelError
 from modalign.generating import GeneratorPreparer
 from modalign.integrations.diffusers.denoiser import PipelineDenoiser
 from modalign.integrations.diffusers.family import Family
+from modalign.integrations.diffusers.index import OPTIONS
 from modalign.integrations.peft import LoraAdapters
 from modalign.model import Model
 from modalign.roles import Assembly
@@ -53,6 +55,8 @@ class PipelineAssembly(Assembly):
 
     def save(self, model: Model, folder: Path, *, merge: bool = False) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        options = self.family.settings.model_dump(mode="json", exclude_defaults=True)
+        (folder / OPTIONS).write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")
         if self._lora is None:
             cast(_Saving, self.family.pipe).save_pretrained(folder, safe_serialization=True)
         elif merge:

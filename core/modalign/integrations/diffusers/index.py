@@ -11,6 +11,7 @@ from modalign.errors import CheckpointError
 
 INDEX: Final = "model_index.json"
 ADAPTER: Final = "adapter_config.json"
+OPTIONS: Final = "modalign_options.json"  #: beside what libraries write
 
 
 def index(path: str, revision: str | None = None) -> Mapping[str, object] | None:
@@ -40,6 +41,12 @@ def adapted(path: str) -> str | None:
         return None
     base = _read(file).get("base_model_name_or_path")
     return base if isinstance(base, str) else None
+
+
+def options_of(path: str) -> Mapping[str, object]:
+    """The settings a model in a folder was trained with, which it goes on with where nobody says otherwise."""
+    file = Path(path).expanduser() / OPTIONS
+    return _read(file) if file.is_file() else {}
 
 
 def _read(file: Path) -> Mapping[str, object]:

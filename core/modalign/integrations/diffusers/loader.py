@@ -19,7 +19,7 @@ from modalign.integrations import peft
 from modalign.integrations.diffusers.assembly import PipelineAssembly
 from modalign.integrations.diffusers.denoiser import PipelineDenoiser
 from modalign.integrations.diffusers.family import Family, Pipeline
-from modalign.integrations.diffusers.index import adapted, index
+from modalign.integrations.diffusers.index import adapted, index, options_of
 from modalign.model import Model
 from modalign.registry import registry
 from modalign.roles import Loader, MediaSettings
@@ -108,14 +108,17 @@ def _refuse(config: ModelConfig) -> None:
         "chat_template": config.chat_template is None,
         "attn_implementation": config.attn_implementation is None,
         "trust_remote_code": not config.trust_remote_code,
+        "freeze": config.freeze is None,  # an adapter or the whole network trains, and nothing else ever does
+        "sharing": config.sharing == "auto",
     }.items():
         if not idle:
             raise ConfigError("a generator has no such setting", where=f"model.{name}", fix="remove it")
 
 
 def _settings(options: type[Config], config: ModelConfig) -> Config:
+    said = {**options_of(config.path), **config.options}
     try:
-        return options.model_validate(config.options)
+        return options.model_validate(said)
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(

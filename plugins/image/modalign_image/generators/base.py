@@ -110,7 +110,7 @@ class ImageFamily(Family):
         for name, pixels in found.items():
             if pixels % self.multiple:
                 raise ConfigError(
-                    f"this model makes no picture of that {name}",
+                    f"this model makes nothing of that {name}",
                     where=f"model.options.{name}",
                     got=f"{pixels} pixels",
                     fix=f"a multiple of {self.multiple}",

@@ -154,5 +154,5 @@ def test_the_contrast_of_pairs_with_a_shared_defect_helps_and_imitation_does_not
     found = demonstrate(tmp_path / "run", settings(modality=modality, seed=seed), say=print, quiet=True)
     before, dpo, control = (stage.measure.accuracy.value for stage in found.stages)
     assert 0.4 <= before <= 0.7
-    assert dpo >= before + 0.15
+    assert dpo >= before + 0.1
     assert control < before

@@ -176,6 +176,19 @@ def test_pieces_are_of_many_places_and_times(clips: Path) -> None:
     assert len({one.sum().item() for one in found}) == 12
 
 
+def test_pieces_are_near_and_far_slow_and_fast(clips: Path) -> None:
+    found = list(pairs.pieces(clips / "one.mp4", 24, pairs.Cut(fps=(5.0, 12.5), edges=(56, 72))))
+    assert {one.fps for one in found} == {5.0, 12.5}
+    assert all(pairs.motion(one.frames) >= 0.5 for one in found)
+
+
+def test_what_stands_still_gives_no_piece_and_that_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    still = tmp_path / "still.mp4"
+    still.write_bytes(mp4(moving(frames=40, height=72, width=96, still=True), 25.0))
+    assert list(pairs.pieces(still, 3, pairs.Cut())) == []
+    assert "still.mp4 gives 0 pieces of 3" in caplog.text
+
+
 def test_two_versions_of_one_clip_are_cut_alike(tmp_path: Path, clips: Path) -> None:
     better = moving(2, frames=40, height=72, width=96)
     (clips / "worse").mkdir()

@@ -13,13 +13,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from random import Random
 from typing import Final, final
 
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from modalign.content import Part
 from modalign.errors import ConfigError, DataError, ModalignError
@@ -33,23 +36,28 @@ from modalign_video.modality import VideoModality
 PROMPT: Final = "Show me this clip as it was filmed."
 SUFFIXES: Final = (".mp4", ".mov", ".mkv", ".webm", ".avi")
 
+_LOG = logging.getLogger("modalign")
+_TRIES: Final = 20  #: places that are looked at for each piece
+
 Row = dict[str, object]
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Cut:
-    """How clips are cut into pieces.
+    """How clips are cut into pieces. What is drawn from makes few clips many: near and far, slow and fast.
 
     frames, size: of a piece; its frames are square.
-    fps: frames per second that are taken of the clip.
-    edge: pixels of the clip's shorter edge, to which it is scaled first: detail then is of about the same size.
+    fps: frames per second that are taken of the clip: one of these.
+    edges: pixels of the clip's shorter edge, to which it is scaled first: one of these.
+    moving: least `motion` of a piece: one that hardly moves says nothing about lost frames.
     """
 
     frames: int = 8
     size: int = 48
-    fps: float = 12.5
-    edge: int = 144
+    fps: tuple[float, ...] = (6.0, 8.0, 12.5)
+    edges: tuple[int, ...] = (96, 108, 144, 192, 256)
+    moving: float = 0.5
 
 
 @final
@@ -59,39 +67,65 @@ class Piece:
 
     name: of its files.
     frames: ``t 3 h w`` of uint8.
+    fps: frames per second.
     """
 
     name: str
     frames: Tensor
+    fps: float
 
 
 def pieces(clip: Path, count: int, cut: Cut, *, seed: int = 0, name: str | None = None) -> Iterator[Piece]:
-    """Pieces of a clip, at places and times that the seed draws.
+    """Pieces of a clip, at places, times, scales and speeds that the seed draws: at most ``count`` that move enough.
 
     name: what the places are drawn by and files are named by; the clip's own by default.
     """
     name = clip.stem if name is None else name
-    try:
-        whole = decode(
-            Part(modality="video", value=File(root=clip.parent.resolve(), name=clip.name)),
-            VideoSettings(fps=cut.fps, shortest_edge=cut.edge),
-        ).tensor
-    except DataError as error:
-        raise error.at(file=str(clip)) from error
-    length, _, height, width = whole.shape
-    if length < cut.frames or min(height, width) < cut.size:
-        raise ConfigError(
-            f"a clip with at least {cut.frames} frames at {cut.fps:g} per second, of {cut.size} pixels",
-            where=str(clip),
-            got=f"{length} frames of {height} by {width}",
-            fix="leave it out, or cut smaller pieces",
-        )
-    for number in range(count):
+    takes = _takes(clip, cut)
+    made = 0
+    for number in range(_TRIES * count):
         random = Random(f"pieces/{seed}/{name}/{number}")
+        fps, whole = random.choice(takes)
+        length, _, height, width = whole.shape
         first = random.randint(0, length - cut.frames)
         down, right = random.randint(0, height - cut.size), random.randint(0, width - cut.size)
         frames = whole[first : first + cut.frames, :, down : down + cut.size, right : right + cut.size]
-        yield Piece(name=f"{name}-{number:04}", frames=frames)
+        if motion(frames) >= cut.moving:
+            made += 1
+            yield Piece(name=f"{name}-{number:04}", frames=frames, fps=fps)
+        if made == count:
+            return
+    _LOG.warning("%s gives %d pieces of %d: elsewhere too little moves in it", clip.name, made, count)
+
+
+def motion(frames: Tensor) -> float:
+    """The share of places of 8 by 8 pixels, of frame after frame, whose mean brightness changes by a level of 255."""
+    change = (frames[1:].float() - frames[:-1].float()).mean(1, keepdim=True)
+    return float((avg_pool2d(change, 8).abs() >= 1).float().mean())
+
+
+def _takes(clip: Path, cut: Cut) -> list[tuple[float, Tensor]]:
+    """The clip at each speed and scale at which a piece fits into it, with its frames per second."""
+    found: list[tuple[float, Tensor]] = []
+    largest: Tensor | None = None
+    for fps, edge in product(cut.fps, cut.edges):
+        try:
+            part = Part(modality="video", value=File(root=clip.parent.resolve(), name=clip.name))
+            whole = decode(part, VideoSettings(fps=fps, shortest_edge=edge)).tensor
+        except DataError as error:
+            raise error.at(file=str(clip)) from error
+        if len(whole) >= cut.frames and min(whole.shape[-2:]) >= cut.size:
+            found.append((fps, whole))
+        largest = whole if largest is None or whole.numel() > largest.numel() else largest
+    if not found and largest is not None:
+        raise ConfigError(
+            f"a clip with at least {cut.frames} frames at one of {', '.join(f'{fps:g}' for fps in cut.fps)} per second,"
+            f" of {cut.size} pixels",
+            where=str(clip),
+            got=f"at most {len(largest)} frames of {largest.shape[-2]} by {largest.shape[-1]}",
+            fix="leave it out, or cut smaller pieces",
+        )
+    return found
 
 
 def write(
@@ -109,15 +143,17 @@ def write(
             for kind in kinds:
                 worse = distort(kind, piece.frames, seed=Random(f"{seed}/{piece.name}").getrandbits(31))
                 if visible(piece.frames, worse):
-                    rows.append(_pair(folder, piece, Piece(name=f"{piece.name}-{kind}", frames=worse), kind, cut))
+                    bad = Piece(name=f"{piece.name}-{kind}", frames=worse, fps=piece.fps)
+                    rows.append(_pair(folder, piece, bad, kind))
     return _finish(folder, split, rows)
 
 
 def write_versions(folder: Path, better: Path, worse: Path, count: int, *, cut: Cut, seed: int = 0) -> Path:
-    """Write pairs of the same pieces of two files of one clip; returns `versions.jsonl`."""
+    """Write pairs of the same pieces of two files of one clip, moving or not; returns `versions.jsonl`."""
+    cut = replace(cut, moving=0.0)  # measured of two files, it would choose two sets of places
     both = (pieces(clip, count, cut, seed=seed, name=better.stem) for clip in (better, worse))
     rows = [
-        _pair(folder, first, Piece(name=f"{second.name}-version", frames=second.frames), "version", cut)
+        _pair(folder, first, Piece(name=f"{second.name}-version", frames=second.frames, fps=second.fps), "version")
         for first, second in zip(*both, strict=True)
         if first.frames.shape == second.frames.shape and visible(first.frames, second.frames)
     ]
@@ -138,18 +174,18 @@ def found(places: Sequence[Path]) -> list[Path]:
     return clips
 
 
-def _pair(folder: Path, piece: Piece, worse: Piece, kind: str, cut: Cut) -> Row:
-    said = {name: _message(folder, one, cut) for name, one in (("chosen", piece), ("rejected", worse))}
+def _pair(folder: Path, piece: Piece, worse: Piece, kind: str) -> Row:
+    said = {name: _message(folder, one) for name, one in (("chosen", piece), ("rejected", worse))}
     prompt = [{"role": "user", "content": PROMPT}]
     return {"id": worse.name, "prompt": prompt, **said, "metadata": {"kind": kind}}
 
 
-def _message(folder: Path, piece: Piece, cut: Cut) -> list[Row]:
+def _message(folder: Path, piece: Piece) -> list[Row]:
     place = folder / "pieces" / piece.name
     place.parent.mkdir(parents=True, exist_ok=True)
     file = place.with_name(f"{piece.name}.mp4")
     if not file.exists():  # of one piece there are as many pairs as kinds
-        VideoModality().save(Part(modality="video", value=piece.frames, facts={"fps": cut.fps}), place)
+        VideoModality().save(Part(modality="video", value=piece.frames, facts={"fps": piece.fps}), place)
     block: Row = {"type": "video", "video": file.relative_to(folder).as_posix()}
     return [{"role": "assistant", "content": [block]}]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol, cast, final
 
@@ -70,8 +71,13 @@ class FamilyLaws:
 
     # --- parts -----------------------------------------------------------------------------------
 
-    def model(self, *, adapter: bool = False, seed: int = 0) -> Model:
-        """The model, with adapters that start at nothing where asked."""
+    @cached_property
+    def base(self) -> Model:
+        """The model, for laws that change nothing of it."""
+        return self.model()
+
+    def model(self, *, adapter: bool = False) -> Model:
+        """The model anew, with adapters that start at nothing where asked."""
         settings = {"adapter": AdapterConfig(r=2)} if adapter else {}
         return load(str(self.folder), options=self.options, **settings).eval()
 
@@ -112,7 +118,7 @@ class FamilyLaws:
 
     def draws_are_shared(self) -> None:
         """Equal draws give equal scores; others give others; the order in the batch does not matter."""
-        model = self.model()
+        model = self.base
         batch = self.batch(model, DPO())
         with torch.no_grad():
             first, again, other = (model(batch, Draws(seed=seed)).logps for seed in (1, 1, 2))
@@ -124,7 +130,7 @@ class FamilyLaws:
 
     def errors_are_those_of_the_papers(self) -> None:
         """Scores and losses are those of an independent float64 computation from the network's predictions."""
-        model = self.model()
+        model = self.base
         decoder = _decoder(model)
         denoiser = decoder.denoiser
         batch, draws = self.batch(model, DPO()), Draws(seed=4, count=2)
@@ -160,7 +166,7 @@ class FamilyLaws:
 
     def predictions_are_the_pipelines(self) -> None:
         """The network is called as its own pipeline calls it: same arguments at the same latents and time."""
-        model = self.model()
+        model = self.base
         family = _family(model)
         with _recorded(family.denoise) as calls:
             self._write(family, guidance=0.0)
@@ -177,7 +183,7 @@ class FamilyLaws:
 
     def latents_are_the_pipelines(self) -> None:
         """What the pipeline gives its autoencoder to decode is scaled back to the latents its sampler ended with."""
-        model = self.model()
+        model = self.base
         family = _family(model)
         autoencoder, scheduler = family.part(family.autoencoder), family.pipe.scheduler
         with _noted(autoencoder, "decode") as decoded, _noted(scheduler, "step") as steps:
@@ -198,7 +204,7 @@ class FamilyLaws:
 
     def writing_is_seeded(self) -> None:
         """Equal seeds write the same, others do not; a prompt's medium does not depend on what is beside it."""
-        model = self.model()
+        model = self.base
         together = _values(model, _PROMPTS, seed=1)
         require(torch.equal(together[0], _values(model, _PROMPTS, seed=1)[0]), "equal seeds write the same")
         require(not torch.equal(together[0], _values(model, _PROMPTS, seed=2)[0]), "other seeds write something else")
@@ -245,7 +251,7 @@ class FamilyLaws:
 
     def _written_by(self, pipe: Pipeline) -> Tensor:
         """What a pipeline that diffusers loaded writes, asked as the family asks its own."""
-        mine = self.model()
+        mine = self.base
         family = type(_family(mine))(pipe, _family(mine).settings)
         pipe.set_progress_bar_config(disable=True)  # pyright: ignore[reportAttributeAccessIssue]
         (part, *_) = family.write(_PROMPTS, GenerationConfig(seed=1, num_inference_steps=_STEPS), 0)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from modalign.integrations.diffusers.laws import FamilyLaws
+from modalign.integrations.diffusers.laws import LAWS, FamilyLaws
 from modalign_video.generators.cases import CASES, laws
 
 # Schedulers of diffusers 0.42.1 make an array of a tensor, which torch 2.14 answers as numpy before 2.0 asked it.
@@ -23,33 +23,6 @@ def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return laws(request.param, tmp_path_factory.mktemp(request.param))
 
 
-def test_equal_scores_give_closed_forms(family: FamilyLaws) -> None:
-    family.equal_scores_give_closed_forms()
-
-
-def test_draws_are_shared(family: FamilyLaws) -> None:
-    family.draws_are_shared()
-
-
-def test_errors_are_those_of_the_papers(family: FamilyLaws) -> None:
-    family.errors_are_those_of_the_papers()
-
-
-def test_predictions_are_the_pipelines(family: FamilyLaws) -> None:
-    family.predictions_are_the_pipelines()
-
-
-def test_latents_are_the_pipelines(family: FamilyLaws) -> None:
-    family.latents_are_the_pipelines()
-
-
-def test_writing_is_seeded(family: FamilyLaws) -> None:
-    family.writing_is_seeded()
-
-
-def test_saved_pipelines_load(family: FamilyLaws, tmp_path: Path) -> None:
-    family.saved_pipelines_load(tmp_path)
-
-
-def test_adapters_load_in_the_pipeline(family: FamilyLaws, tmp_path: Path) -> None:
-    family.adapters_load_in_the_pipeline(tmp_path)
+@pytest.mark.parametrize("law", LAWS)
+def test_a_family_keeps_the_laws(law: str, family: FamilyLaws, tmp_path: Path) -> None:
+    family.check(law, tmp_path)

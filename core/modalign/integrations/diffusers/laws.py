@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol, cast, final
+from typing import Final, Protocol, cast, final
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,20 @@ class Diffusers(Protocol):
     """Classes of pipelines, as diffusers saves and loads them."""
 
     def from_pretrained(self, folder: Path, **settings: object) -> Pipeline: ...
+
+
+#: What `FamilyLaws` checks, by the names of its methods; the last two are given an empty folder.
+LAWS: Final = (
+    "equal_scores_give_closed_forms",
+    "draws_are_shared",
+    "errors_are_those_of_the_papers",
+    "predictions_are_the_pipelines",
+    "latents_are_the_pipelines",
+    "writing_is_seeded",
+    "saved_pipelines_load",
+    "adapters_load_in_the_pipeline",
+)
+_SAVING: Final = LAWS[-2:]
 
 
 @final
@@ -90,6 +104,15 @@ class FamilyLaws:
             for one, other in zip(self.rows, partners, strict=True)
         ]
         return assemble(samples, share=model.shares)
+
+    def check(self, law: str, place: Path) -> None:
+        """Raise where a law does not hold.
+
+        law: one of `LAWS`.
+        place: an empty folder.
+        """
+        holds = cast("Callable[..., None]", getattr(self, law))
+        holds(place) if law in _SAVING else holds()
 
     # --- laws ------------------------------------------------------------------------------------
 

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from modalign.batch import Batch
-from modalign.denoiser import DenoisingDecoder
 from modalign.draws import Draws
 from modalign.errors import CheckpointError, ConfigError
 from modalign.fingerprint import fingerprint
@@ -135,8 +134,10 @@ class FrozenCopy(Scorer):
 
     def __init__(self, policy: Policy) -> None:
         model = policy.model
-        # the assembly prepares and saves, and frozen towers give what they gave: a copy that only scores shares both
-        shared = (model.assembly, *_frozen(model.encoders), *_readers(model))
+        # the assembly prepares and saves, and what is frozen gives what it gave: a copy that only scores shares both
+        towers = [*_frozen(model.encoders), *_frozen(model.decoders)]
+        # with what is inside: a pipeline knows its parts by themselves
+        shared = (model.assembly, *(module for tower in towers for module in tower.modules()))
         self.model: Model = copy.deepcopy(model, {id(one): one for one in shared})
         self.model.requires_grad_(False).eval()
         self.accelerator = policy.accelerator
@@ -160,15 +161,6 @@ class FrozenCopy(Scorer):
                 got="other weights than the run started from",
                 fix="load the model that the run started from; the checkpoint brings the trained weights itself",
             )
-
-
-def _readers(model: Model) -> Iterator[nn.Module]:
-    """The frozen modules that make what denoisers read."""
-    for decoder in model.decoders.values():
-        if isinstance(decoder, DenoisingDecoder):
-            for reader in decoder.denoiser.readers.values():
-                yield reader
-                yield from reader.children()
 
 
 def _frozen(module: nn.Module) -> Iterator[nn.Module]:

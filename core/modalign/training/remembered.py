@@ -26,8 +26,8 @@ _Key: TypeAlias = tuple[object, ...]
 class Remembered(Scorer):
     """A scorer whose draws are the same in every epoch, so that it has to be asked once about each segment.
 
-    A batch of which anything is new is asked about whole: what is kept was then computed beside the policy's own scores
-    of the same batch, and equals them bit for bit while the weights do.
+    A batch of which anything is new, here or in another process, is asked about whole: what is kept was then computed
+    beside the policy's own scores of the same batch, and equals them bit for bit while the weights do.
 
     inner: is asked about what is not known.
     policy: whose decoders say what units are.
@@ -52,7 +52,7 @@ class Remembered(Scorer):
             msg = "draws that differ from epoch to epoch cannot be kept"
             raise ValueError(msg)
         keys = [_key(segment, draws) for segment in batch.segments]
-        if not all(key in self._known for key in keys):
+        if self._anywhere(not all(key in self._known for key in keys)):
             self.asked += 1
             found = self.inner.scores(batch, draws)
             self._keep(found, keys)
@@ -64,6 +64,14 @@ class Remembered(Scorer):
 
     def load(self, tensors: dict[str, Tensor]) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         self.inner.load(tensors)
+
+    def _anywhere(self, new: bool) -> bool:
+        """Whether anything is new to any process: where one asks a wrapped model, all have to, or it waits for ever."""
+        accelerator = self.policy.accelerator
+        if accelerator.num_processes == 1:
+            return new
+        said = torch.tensor(float(new), device=accelerator.device)
+        return bool(cast(Tensor, accelerator.reduce(said, reduction="sum")) > 0)
 
     def _keep(self, scores: Scores, keys: Sequence[_Key]) -> None:
         for units in scores.units.values():

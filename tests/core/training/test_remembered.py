@@ -81,6 +81,16 @@ def test_draws_that_change_are_refused(policy: Policy) -> None:
         Remembered(AdaptersOff(policy), policy).scores(batch(policy.model, 0, 2), Draws(epoch=1))
 
 
+def test_what_is_new_to_another_process_is_asked_everywhere(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, some = Remembered(AdaptersOff(policy), policy), batch(policy.model, 0, 2)
+    kept.scores(some, DRAWS)
+    monkeypatch.setattr(type(policy.accelerator), "num_processes", property(lambda _: 2))
+    for others, asked in ((0.0, 1), (1.0, 2)):
+        monkeypatch.setattr(policy.accelerator, "reduce", lambda said, reduction, more=others: said + more)
+        kept.scores(some, DRAWS)
+        assert kept.asked == asked
+
+
 @pytest.mark.parametrize(
     ("objective", "settings", "says"),
     [

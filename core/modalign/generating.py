@@ -5,18 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, final
 
 from torch import Tensor
 
 from modalign.batch import Medium
 from modalign.comparison import Comparison
+from modalign.config import GenerationConfig
 from modalign.content import Message, Part, Response
-from modalign.errors import DataError
+from modalign.errors import DataError, ModelError
 from modalign.registry import registry
-from modalign.roles import Content, Encoded, EncodedSegment, MediaSettings, Preparer
+from modalign.roles import Adapters, Assembly, Content, Encoded, EncodedSegment, MediaSettings, Preparer
+
+if TYPE_CHECKING:
+    from modalign.model import Model
 
 WORDS: Final = "words"  #: the name under which a prompt's words lie in its medium
 FITTED: Final = "fitted"  #: the name under which a fitted medium lies in its medium
@@ -120,6 +124,53 @@ class GeneratorPreparer(Preparer):
         """Of a medium as it is decoded and fitted: latents are kept by it."""
         facts = {**self.fit.facts, **self.settings.model_dump(), "rate": self.rate}
         return hashlib.sha256(f"{part.digest}\0{json.dumps(facts, sort_keys=True, default=str)}".encode()).hexdigest()
+
+
+class GeneratorAssembly(Assembly, ABC):
+    """A model that answers each prompt with one medium.
+
+    words: how prompts are read; its preparer.
+    """
+
+    def __init__(self, preparer: GeneratorPreparer, adapters: Adapters | None) -> None:
+        self.preparer = self.words = preparer
+        self.adapters = adapters
+        self.takes = frozenset({preparer.words})
+        self.gives = frozenset({preparer.modality})
+
+    @abstractmethod
+    def write(self, prompts: Sequence[str], config: GenerationConfig, first: int) -> list[Part]:
+        """A medium for each prompt.
+
+        first: the number of the first prompt: one has the same noise whatever comes with it.
+        """
+
+    def generate(
+        self,
+        model: Model,
+        prompts: Sequence[Sequence[Message]],
+        config: GenerationConfig,
+        *,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[Response]:
+        from modalign.training.reference import evaluating
+
+        words = [self.words.prompt(prompt) for prompt in prompts]
+        found: list[Response] = []
+        with evaluating(model):
+            for first in range(0, len(words), config.batch_size):
+                some = words[first : first + config.batch_size]
+                parts = self.write(some, config, first)
+                if len(parts) != len(some):
+                    raise ModelError(
+                        "the model gave another number of media than there are prompts",
+                        got=f"{len(parts)} for {len(some)}",
+                        fix="set batch_size=1",
+                    )
+                found += [Response(messages=(Message(role="assistant", parts=(part,)),)) for part in parts]
+                if progress is not None:
+                    progress(len(some))
+        return found
 
 
 def prompt_medium(words: str, modality: str) -> Medium:

@@ -6,27 +6,27 @@ b samples, n patches, k latents.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar, Final, cast, final
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from modalign.batch import Medium
 from modalign.config import GenerationConfig, ModelConfig
-from modalign.content import Message, Response
+from modalign.content import Part
 from modalign.denoiser import LATENTS, Condition, Denoiser, DenoisingDecoder
 from modalign.denoising import Process
 from modalign.errors import CheckpointError, ConfigError
-from modalign.generating import FITTED, WORDS, Fit, GeneratorPreparer, prompt_medium
+from modalign.generating import FITTED, WORDS, Fit, GeneratorAssembly, GeneratorPreparer, prompt_medium
 from modalign.integrations import peft
+from modalign.integrations.diffusers.index import adapted, read_object
 from modalign.model import Model
 from modalign.registry import registry
-from modalign.roles import Assembly, Content, Depiction, Loader
-from modalign.training.reference import evaluating
+from modalign.roles import Content, Depiction, Loader
 from modalign.world.concept import concepts
 from modalign.world.painter import SHIFT, Canvas, Painter, PainterSizes, PatchCodec, phrases, sample, starts
 from modalign.world.source import words_modality
@@ -106,7 +106,7 @@ def _write(folder: Path, modality: str, sizes: PainterSizes, state: Mapping[str,
 
 
 @final
-class PainterAssembly(Assembly):
+class PainterAssembly(GeneratorAssembly):
     """How a painter reads, writes and is saved."""
 
     def __init__(
@@ -117,10 +117,8 @@ class PainterAssembly(Assembly):
         adapters: peft.LoraAdapters | None,
     ) -> None:
         self.denoiser, self.sizes = denoiser, sizes
-        self.preparer = self._words = preparer
-        self.adapters = self._lora = adapters
-        self.takes = frozenset({preparer.words})
-        self.gives = frozenset({preparer.modality})
+        super().__init__(preparer, adapters)
+        self._lora = adapters
 
     def save(self, model: Model, folder: Path, *, merge: bool = False) -> None:
         if self._lora is not None and not merge:
@@ -130,35 +128,19 @@ class PainterAssembly(Assembly):
         if self._lora is not None:
             rest = {name: value for name, value in state.items() if not name.startswith("network.")}
             state = rest | {f"network.{name}": value for name, value in self._lora.merged().items()}
-        _write(folder, self._words.modality, self.sizes, state)
+        _write(folder, self.words.modality, self.sizes, state)
 
     @torch.no_grad()
-    def generate(
-        self,
-        model: Model,
-        prompts: Sequence[Sequence[Message]],
-        config: GenerationConfig,
-        *,
-        progress: Callable[[int], None] | None = None,
-    ) -> list[Response]:
-        words = [self._words.prompt(prompt) for prompt in prompts]
+    def write(self, prompts: Sequence[str], config: GenerationConfig, first: int) -> list[Part]:
         sizes, there = self.sizes, self.denoiser.codec.basis.device
-        found: list[Response] = []
-        with evaluating(model):
-            for first in range(0, len(words), config.batch_size):
-                some = words[first : first + config.batch_size]
-                latents = sample(
-                    cast(Painter, self.denoiser.network),
-                    torch.stack([phrases(one) for one in some]).to(there),
-                    starts(len(some), config.seed, (sizes.patches, sizes.latents), first).to(there),
-                    steps=config.num_inference_steps or STEPS,
-                    guidance=1.0 if config.guidance_scale is None else config.guidance_scale,
-                )
-                for part in self.denoiser.canvas.parts(self.denoiser.codec.decode(latents).cpu()):
-                    found.append(Response(messages=(Message(role="assistant", parts=(part,)),)))
-                if progress is not None:
-                    progress(len(some))
-        return found
+        latents = sample(
+            cast(Painter, self.denoiser.network),
+            torch.stack([phrases(one) for one in prompts]).to(there),
+            starts(len(prompts), config.seed, (sizes.patches, sizes.latents), first).to(there),
+            steps=config.num_inference_steps or STEPS,
+            guidance=1.0 if config.guidance_scale is None else config.guidance_scale,
+        )
+        return self.denoiser.canvas.parts(self.denoiser.codec.decode(latents).cpu())
 
 
 class PainterLoader(Loader):
@@ -179,45 +161,32 @@ class PainterLoader(Loader):
         base = _base(config.path)
         said = _said(base)
         assert said is not None
+        place = Path(base).expanduser()
         sizes = PainterSizes(**cast("Mapping[str, int]", said["sizes"]))
         for name in ("encoders", "media", "options"):
             if getattr(config, name):
                 raise ConfigError("a painter has no such setting", where=f"model.{name}", fix="remove it")
         denoiser = PainterDenoiser(sizes, self.canvas(), words_modality())
         try:
-            denoiser.load_state_dict(load_file(base / WEIGHTS))
+            denoiser.load_state_dict(load_file(place / WEIGHTS))
         except (OSError, RuntimeError) as error:
             raise CheckpointError(
-                "the painter's weights cannot be read", where=str(base / WEIGHTS), got=error, fix="save it again"
+                "the painter's weights cannot be read", where=str(place / WEIGHTS), got=error, fix="save it again"
             ) from error
         settings = registry.modality(self.modality).settings()
         preparer = GeneratorPreparer(self.modality, denoiser.words, CanvasFit(denoiser.canvas), settings)
-        adapters = _adapters(denoiser.network, base, config)
+        adapters = peft.adapt(denoiser.network, config, base=base)
         return Model(
             assembly=PainterAssembly(denoiser, sizes, preparer, adapters),
             decoders={self.modality: DenoisingDecoder(denoiser, modality=self.modality)},
         )
 
 
-def _base(path: str) -> Path:
+def _base(path: str) -> str:
     """The folder of the painter that a path names, or whose adapters it holds."""
-    from modalign.integrations.diffusers.index import adapted
-
-    return Path(adapted(path) or path).expanduser()
+    return adapted(path) or path
 
 
-def _said(folder: Path) -> Mapping[str, object] | None:
-    file = folder / CONFIG
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-
-
-def _adapters(network: nn.Module, base: Path, config: ModelConfig) -> peft.LoraAdapters | None:
-    if Path(config.path).expanduser() != base:
-        return peft.load(network, Path(config.path).expanduser())
-    if config.adapter is None:
-        return None
-    adapter = config.adapter
-    if adapter.target_modules == ("all-linear",):  # which peft knows of models of transformers only
-        linear = tuple(name for name, one in network.named_modules() if isinstance(one, nn.Linear))
-        adapter = adapter.model_copy(update={"target_modules": linear})
-    return peft.attach(network, adapter, base=str(base))
+def _said(base: str) -> Mapping[str, object] | None:
+    file = Path(base).expanduser() / CONFIG
+    return read_object(file) if file.is_file() else None

@@ -20,7 +20,7 @@ from peft.utils.other import AuxiliaryTrainingWrapper
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from modalign.config import AdapterConfig
+from modalign.config import AdapterConfig, ModelConfig
 from modalign.errors import CheckpointError, ConfigError, ModelError
 from modalign.roles import Adapters
 
@@ -180,6 +180,22 @@ def attach(
             ) from error
     settings.base_model_name_or_path = base
     return LoraAdapters(cast(PeftModel, model))
+
+
+def adapt(network: nn.Module, config: ModelConfig, *, base: str) -> LoraAdapters | None:
+    """The adapters of a network outside transformers: those that the config's path holds, else those it asks for.
+
+    base: the folder or id of the model that they belong to; the path itself where it holds none.
+    """
+    if config.path != base:
+        return load(network, Path(config.path).expanduser())
+    if config.adapter is None:
+        return None
+    adapter = config.adapter
+    if adapter.target_modules == ("all-linear",):  # which peft knows of models of transformers only
+        linear = tuple(name for name, one in network.named_modules() if isinstance(one, nn.Linear))
+        adapter = adapter.model_copy(update={"target_modules": linear})
+    return attach(network, adapter, base=base)
 
 
 def load(module: nn.Module, folder: Path) -> LoraAdapters:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, cast, final
 
@@ -12,16 +12,13 @@ import torch
 from torch import nn
 
 from modalign.config import GenerationConfig
-from modalign.content import Message, Response
-from modalign.errors import ModelError
-from modalign.generating import GeneratorPreparer
+from modalign.content import Part
+from modalign.generating import GeneratorAssembly, GeneratorPreparer
 from modalign.integrations.diffusers.denoiser import PipelineDenoiser
 from modalign.integrations.diffusers.family import Family
 from modalign.integrations.diffusers.index import OPTIONS
 from modalign.integrations.peft import LoraAdapters
 from modalign.model import Model
-from modalign.roles import Assembly
-from modalign.training.reference import evaluating
 
 _LOG = logging.getLogger("modalign")
 
@@ -39,7 +36,7 @@ class _Configured(Protocol):
 
 
 @final
-class PipelineAssembly(Assembly):
+class PipelineAssembly(GeneratorAssembly):
     """A pipeline of diffusers.
 
     denoiser: its network, and the rest of it.
@@ -48,10 +45,8 @@ class PipelineAssembly(Assembly):
 
     def __init__(self, denoiser: PipelineDenoiser, preparer: GeneratorPreparer, adapters: LoraAdapters | None) -> None:
         self.denoiser, self.family = denoiser, denoiser.family
-        self.preparer = self._words = preparer
-        self.adapters = self._lora = adapters
-        self.takes = frozenset({preparer.words})
-        self.gives = frozenset({preparer.modality})
+        super().__init__(preparer, adapters)
+        self._lora = adapters
 
     def save(self, model: Model, folder: Path, *, merge: bool = False) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -75,30 +70,8 @@ class PipelineAssembly(Assembly):
         return merged.to(next(iter(state.values())).dtype)
 
     @torch.no_grad()
-    def generate(
-        self,
-        model: Model,
-        prompts: Sequence[Sequence[Message]],
-        config: GenerationConfig,
-        *,
-        progress: Callable[[int], None] | None = None,
-    ) -> list[Response]:
-        words = [self._words.prompt(prompt) for prompt in prompts]
-        found: list[Response] = []
-        with evaluating(model):
-            for first in range(0, len(words), config.batch_size):
-                some = words[first : first + config.batch_size]
-                parts = self.family.write(some, config, first)
-                if len(parts) != len(some):
-                    raise ModelError(
-                        "the pipeline gave another number of media than there are prompts",
-                        got=f"{len(parts)} of {len(some)}",
-                        fix="set batch_size=1",
-                    )
-                found += [Response(messages=(Message(role="assistant", parts=(part,)),)) for part in parts]
-                if progress is not None:
-                    progress(len(some))
-        return found
+    def write(self, prompts: Sequence[str], config: GenerationConfig, first: int) -> list[Part]:
+        return self.family.write(prompts, config, first)
 
 
 @final

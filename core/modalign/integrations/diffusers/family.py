@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -132,6 +132,16 @@ class Family(ABC):
 
     # --- what families share ---------------------------------------------------------------------
 
+    def configured(self, part: str) -> Mapping[str, object]:
+        """The settings of a part of diffusers."""
+        return cast("Mapping[str, object]", self.part(part).config)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the text encoders are."""
+        parts = self.readers["conditions"]
+        return device_of(parts[0] if parts else self.denoise)
+
     @property
     def denoise(self) -> nn.Module:
         """The network, called with the arguments of its own `forward`."""
@@ -152,6 +162,11 @@ class Family(ABC):
         """What every pipeline is told, where something is said."""
         said = {"num_inference_steps": config.num_inference_steps, "guidance_scale": config.guidance_scale}
         return {name: value for name, value in said.items() if value is not None}
+
+
+def called(module: nn.Module, **arguments: object) -> Tensor:
+    """What a network of diffusers predicts."""
+    return cast("tuple[Tensor]", module(**arguments, return_dict=False))[0]
 
 
 def device_of(module: nn.Module) -> torch.device:

@@ -22,14 +22,14 @@ def index(path: str, revision: str | None = None) -> Mapping[str, object] | None
     folder = Path(path).expanduser()
     if folder.is_dir():
         file = folder / INDEX
-        return _read(file) if file.is_file() else None
+        return read_object(file) if file.is_file() else None
     if folder.exists() or path.startswith((".", "/", "~")):
         return None
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return _read(Path(hf_hub_download(path, INDEX, revision=revision)))
+        return read_object(Path(hf_hub_download(path, INDEX, revision=revision)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError):
         return None  # no such repository, no such file in it, or no network: somebody else may know it
 
@@ -39,17 +39,18 @@ def adapted(path: str) -> str | None:
     file = Path(path).expanduser() / ADAPTER
     if not file.is_file() or (file.parent / INDEX).is_file():
         return None
-    base = _read(file).get("base_model_name_or_path")
+    base = read_object(file).get("base_model_name_or_path")
     return base if isinstance(base, str) else None
 
 
 def options_of(path: str) -> Mapping[str, object]:
     """The settings a model in a folder was trained with, which it goes on with where nobody says otherwise."""
     file = Path(path).expanduser() / OPTIONS
-    return _read(file) if file.is_file() else {}
+    return read_object(file) if file.is_file() else {}
 
 
-def _read(file: Path) -> Mapping[str, object]:
+def read_object(file: Path) -> Mapping[str, object]:
+    """What a file of JSON says, which has to be an object."""
     try:
         said: object = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -56,7 +56,7 @@ class PipelineLoader(Loader):
         media = _media(registry.modality(self.modality).settings, self.modality, config, family.decoding)
         denoiser = PipelineDenoiser(family, words=words_modality())
         preparer = GeneratorPreparer(self.modality, denoiser.words, family.fit, media, family.rate)
-        adapters = _adapters(denoiser.network, base, config)
+        adapters = peft.adapt(denoiser.network, config, base=base)
         if config.gradient_checkpointing:
             _recompute(denoiser.network)
         return Model(
@@ -147,18 +147,6 @@ def _media(kind: type[MediaSettings], modality: str, config: ModelConfig, usual:
             got=repr(first["input"]),
             fix=f"settings: {', '.join(kind.model_fields)}",
         ) from error
-
-
-def _adapters(network: nn.Module, base: str, config: ModelConfig) -> peft.LoraAdapters | None:
-    if config.path != base:
-        return peft.load(network, Path(config.path).expanduser())
-    if config.adapter is None:
-        return None
-    adapter = config.adapter
-    if adapter.target_modules == ("all-linear",):  # which peft knows of models of transformers only
-        linear = tuple(name for name, one in network.named_modules() if isinstance(one, nn.Linear))
-        adapter = adapter.model_copy(update={"target_modules": linear})
-    return peft.attach(network, adapter, base=base)
 
 
 def _recompute(network: nn.Module) -> None:

@@ -16,7 +16,8 @@ import torch
 from einops import rearrange, repeat
 from torch import Tensor
 
-from modalign_audio.generators.base import AudioFamily, called
+from modalign.integrations.diffusers.family import called
+from modalign_audio.generators.base import AudioFamily
 
 _VOICE = 30  #: seconds of the sound that says whose voice it shall be
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from modalign.config import Config
 from modalign.errors import ModelError
-from modalign.integrations.diffusers.family import Pipeline
-from modalign_audio.generators.base import AudioFamily, called
+from modalign.integrations.diffusers.family import Pipeline, called
+from modalign_audio.generators.base import AudioFamily
 from modalign_audio.generators.mel import log_mel
 
 _RATE, _SIZE = 16000, 1024  #: the one rate at which it is known how many samples a frame of the spectrogram looks at

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, cast, final
 
-import torch
 from einops import rearrange, reduce, repeat
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
@@ -19,7 +18,7 @@ from modalign.config import Config, GenerationConfig
 from modalign.content import Part
 from modalign.errors import ConfigError, DataError
 from modalign.generating import Fit
-from modalign.integrations.diffusers.family import Family, Pipeline, device_of, type_of
+from modalign.integrations.diffusers.family import Family, Pipeline, type_of
 from modalign.roles import Content
 
 
@@ -204,25 +203,10 @@ class AudioFamily(Family):
         facts = {"sampling_rate": int(self.rate)}
         return [Part(modality="audio", value=_layered(one.float().cpu()), facts=facts) for one in found]
 
-    def configured(self, part: str) -> Mapping[str, object]:
-        """The settings of a part of diffusers."""
-        return cast("Mapping[str, object]", self.part(part).config)
-
     def posterior(self, media: Tensor) -> Tensor:
         """The mode of the distribution that the autoencoder gives."""
         autoencoder = self.part(self.autoencoder)
         return cast(_Autoencoder, autoencoder).encode(media.to(type_of(autoencoder))).latent_dist.mode()
-
-    @property
-    def device(self) -> torch.device:
-        """Where the text encoders are."""
-        parts = self.readers["conditions"]
-        return device_of(parts[0] if parts else self.denoise)
-
-
-def called(module: nn.Module, **arguments: object) -> Tensor:
-    """What a network of diffusers predicts."""
-    return cast("tuple[Tensor]", module(**arguments, return_dict=False))[0]
 
 
 def _layered(sound: Tensor) -> Tensor:

@@ -17,8 +17,8 @@ from torch import Tensor
 from modalign.config import Config
 from modalign.denoising import Process, check_prediction
 from modalign.errors import ModelError
-from modalign.integrations.diffusers.family import Pipeline
-from modalign_audio.generators.base import AudioFamily, called
+from modalign.integrations.diffusers.family import Pipeline, called
+from modalign_audio.generators.base import AudioFamily
 
 _SCHEDULER = "CosineDPMSolverMultistepScheduler"
 

@@ -13,13 +13,13 @@ from typing import ClassVar, Final, Protocol, cast, final
 import torch
 from einops import rearrange
 from pydantic import NonNegativeFloat, PositiveInt
-from torch import Tensor, nn
+from torch import Tensor
 
 from modalign.config import Config, GenerationConfig
 from modalign.content import Part
 from modalign.errors import ConfigError, DataError
 from modalign.generating import Fit
-from modalign.integrations.diffusers.family import Family, Pipeline, device_of, type_of
+from modalign.integrations.diffusers.family import Family, Pipeline, type_of
 from modalign.roles import Content
 
 _LONGEST: Final = 4  #: times what is kept of a side, the most of it that is resized
@@ -167,10 +167,6 @@ class ImageFamily(Family):
         length = getattr(self.settings, "max_sequence_length", None)
         return {} if length is None else {"max_sequence_length": length}
 
-    def configured(self, part: str) -> Mapping[str, object]:
-        """The settings of a part."""
-        return cast("Mapping[str, object]", self.part(part).config)
-
     def pixels(self, media: Tensor) -> Tensor:
         """Pictures from -1 to 1, of the autoencoder's type."""
         return (media.float() / 127.5 - 1).to(type_of(self.part(self.autoencoder)))
@@ -202,12 +198,6 @@ class ImageFamily(Family):
         )
         return (latents.float() - mean) / deviation
 
-    @property
-    def device(self) -> torch.device:
-        """Where the text encoders are."""
-        parts = self.readers["conditions"]
-        return device_of(parts[0] if parts else self.denoise)
-
 
 def packed(latents: Tensor) -> Tensor:
     """``b c h w`` to tokens of 2 by 2: ``b (h w / 4) (c 4)``, as Flux and Qwen-Image order them."""
@@ -220,8 +210,3 @@ def unpacked(tokens: Tensor, height: int, width: int) -> Tensor:
     height, width: of the latents.
     """
     return rearrange(tokens, "b (h w) (c p q) -> b c (h p) (w q)", h=height // 2, w=width // 2, p=2, q=2)
-
-
-def called(module: nn.Module, **arguments: object) -> Tensor:
-    """What a network of diffusers predicts."""
-    return cast("tuple[Tensor]", module(**arguments, return_dict=False))[0]

@@ -14,7 +14,8 @@ from pydantic import NonNegativeFloat
 from torch import Tensor
 
 from modalign.config import Config
-from modalign_image.generators.base import ImageFamily, PromptOptions, called, packed, unpacked
+from modalign.integrations.diffusers.family import called
+from modalign_image.generators.base import ImageFamily, PromptOptions, packed, unpacked
 
 
 class FluxOptions(PromptOptions):

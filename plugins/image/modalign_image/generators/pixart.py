@@ -11,7 +11,8 @@ from typing import ClassVar, cast, final
 from torch import Tensor
 
 from modalign.config import Config, GenerationConfig
-from modalign_image.generators.base import ImageFamily, PromptOptions, called
+from modalign.integrations.diffusers.family import called
+from modalign_image.generators.base import ImageFamily, PromptOptions
 
 
 @final

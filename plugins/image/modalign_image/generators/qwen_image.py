@@ -14,7 +14,8 @@ from einops import rearrange
 from torch import Tensor
 
 from modalign.config import Config, GenerationConfig
-from modalign_image.generators.base import ImageFamily, PromptOptions, called, packed, unpacked
+from modalign.integrations.diffusers.family import called
+from modalign_image.generators.base import ImageFamily, PromptOptions, packed, unpacked
 
 _NOTHING: Final = " "  #: the prompt that its authors guide away from
 

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from modalign.config import GenerationConfig
 from modalign.content import Part
-from modalign_image.generators.base import ImageFamily, called
+from modalign.integrations.diffusers.family import called
+from modalign_image.generators.base import ImageFamily
 
 
 @final

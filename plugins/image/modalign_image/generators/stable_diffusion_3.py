@@ -8,7 +8,8 @@ from typing import ClassVar, final
 from torch import Tensor
 
 from modalign.config import Config
-from modalign_image.generators.base import ImageFamily, PromptOptions, called
+from modalign.integrations.diffusers.family import called
+from modalign_image.generators.base import ImageFamily, PromptOptions
 
 
 @final

@@ -11,7 +11,8 @@ from typing import ClassVar, cast, final
 import torch
 from torch import Tensor
 
-from modalign_image.generators.base import ImageFamily, called
+from modalign.integrations.diffusers.family import called
+from modalign_image.generators.base import ImageFamily
 
 
 @final

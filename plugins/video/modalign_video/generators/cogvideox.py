@@ -17,8 +17,7 @@ from torch import Tensor
 
 from modalign.config import Config
 from modalign.errors import ConfigError
-from modalign.integrations.diffusers.family import Pipeline
-from modalign_image.generators.base import called
+from modalign.integrations.diffusers.family import Pipeline, called
 from modalign_video.generators.base import VideoFamily, VideoOptions
 
 _TOGETHER: Final = 2  #: latents that the autoencoder makes at a time, beside the first

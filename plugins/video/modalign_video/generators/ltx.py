@@ -14,7 +14,7 @@ from typing import ClassVar, Protocol, cast, final
 from torch import Tensor
 
 from modalign.config import GenerationConfig
-from modalign_image.generators.base import called
+from modalign.integrations.diffusers.family import called
 from modalign_video.generators.base import VideoFamily
 
 

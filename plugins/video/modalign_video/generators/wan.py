@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from modalign.config import Config
 from modalign.errors import ConfigError
-from modalign.integrations.diffusers.family import Pipeline
-from modalign_image.generators.base import called
+from modalign.integrations.diffusers.family import Pipeline, called
 from modalign_video.generators.base import VideoFamily
 
 

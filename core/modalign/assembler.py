@@ -20,6 +20,7 @@ from modalign.errors import DataError
 from modalign.objectives.base import Needs, Pairing
 from modalign.roles import Encoded, Preparer
 from modalign.rows import Rows, common_trunk
+from modalign.timeline import FIELD, written
 
 
 @final
@@ -29,7 +30,7 @@ class Sample:
 
     comparison: what it came from.
     encoded: its own responses, then the mismatched ones.
-    own: how many are its own.
+    own: how many are its own; one where the model makes it itself.
     labels: of its own responses, where the objective asked for labels.
     weight: in the loss; 0 fills a batch up so that every rank has one.
     """
@@ -62,6 +63,8 @@ def select(comparison: Comparison, pairing: Pairing) -> tuple[tuple[Response, ..
             return responses, ()
         case "each", "pair" | "unpaired" | "group":
             return responses, ()
+        case "prompt", _:
+            return (), ()
         case _:
             pass
     wanted = {
@@ -90,6 +93,9 @@ def encode(
 
     partner: another comparison, whose responses are laid under this prompt, where the objective needs mismatched ones.
     """
+    if needs.pairing == "prompt":  # responses that are there are of no use, nor is what was said of them
+        asked = replace(comparison, responses=(), kind="prompt", preferences={}, margin=None)
+        return Sample(comparison=asked, encoded=(preparer.ask(asked),), own=1, weight=comparison.weight)
     responses, labels = select(comparison, needs.pairing)
     needs.judgements.check(comparison)
     strangers: tuple[Response, ...] = ()
@@ -101,6 +107,8 @@ def encode(
     kind = "pair" if comparison.kind == "pair" and len(taken) == 2 else "group"
     whole = replace(comparison, responses=taken, kind=kind)
     encoded = preparer.encode(whole, max_length=max_length, truncate=truncate)
+    for response, one in zip(taken, encoded, strict=True):
+        _check_spans(response, one)
     if needs.pairing == "pair" and _same(encoded[0], encoded[1]):
         raise DataError(
             "chosen and rejected are the same once encoded, so the pair says nothing",
@@ -132,11 +140,24 @@ def assemble(samples: Sequence[Sample], *, share: bool, pad: int = 0, units: boo
     return batch if units else replace(batch, segments=(), units={})
 
 
+def _check_spans(response: Response, encoded: Encoded) -> None:
+    """Raise where a part says which of its seconds are scored, and the model scores nothing of it, or all."""
+    wanted = [part.spans for part in response.parts() if part.spans]
+    if wanted and sorted(wanted) != sorted(one.spans for one in encoded.segments if one.spans):
+        raise DataError(
+            "this model does not score a medium by spans of time",
+            field=FIELD,
+            got=written(wanted[0]),
+            fix="leave them out, or train a generator of media that last",
+        )
+
+
 def _same(one: Encoded, other: Encoded) -> bool:
     return (
         one.tokens == other.tokens
         and one.slots == other.slots
-        and [segment.digest for segment in one.segments] == [segment.digest for segment in other.segments]
+        and [(segment.digest, segment.spans) for segment in one.segments]
+        == [(segment.digest, segment.spans) for segment in other.segments]
     )
 
 
@@ -183,9 +204,11 @@ def _rewards(samples: Sequence[Sample]) -> dict[str, Tensor]:
     """What people scored, by dimension, NaN where nobody said; `reward` is the whole response's."""
     said: list[dict[str, float]] = []
     for sample in samples:
-        for response in sample.comparison.responses[: sample.own]:
+        responses = sample.comparison.responses[: sample.own]
+        for response in responses:
             whole = {} if response.reward is None else {"reward": response.reward}
             said.append({**response.scores, **whole})
+        said += [{}] * (sample.own - len(responses))  # of what is yet to be made
     return _columns(said)
 
 

@@ -16,6 +16,7 @@ from modalign.draws import DrawKey
 from modalign.frozen import empty
 from modalign.layout import Layout
 from modalign.scores import UnitKind
+from modalign.timeline import Spans
 
 
 @final
@@ -74,6 +75,7 @@ class Segment:
     digest: the medium to be scored, for a decoder of media.
     given: the medium that conditions it, for a decoder of media without a backbone.
     condition: the span whose states condition it, for a decoder of media behind a backbone.
+    spans: the seconds of the medium that are scored; all where there are none.
     """
 
     response: int
@@ -85,6 +87,7 @@ class Segment:
     digest: str | None = None
     given: str | None = None
     condition: int | None = None
+    spans: Spans = ()
 
 
 @final

@@ -14,6 +14,9 @@ def register_objectives(register: Register) -> None:
     register("kto", "modalign.objectives.kto:KTO")
     register("simpo", "modalign.objectives.simpo:SimPO")
     register("orpo", "modalign.objectives.orpo:ORPO")
+    register("reward_weighted", "modalign.objectives.reward_weighted:RewardWeighted")
+    register("draft", "modalign.objectives.reward_gradient:DRaFT")
+    register("refl", "modalign.objectives.reward_gradient:ReFL")
     register("reward", "modalign.objectives.reward:BradleyTerry")
     register("rao_kupper", "modalign.objectives.rao_kupper:RaoKupper")
     register("thurstone", "modalign.objectives.thurstone:Thurstone")
@@ -40,6 +43,14 @@ def register_heads(register: Register) -> None:
     register("cosine", "modalign.heads.cosine:CosineHead")
     register("labels", "modalign.heads.labels:LabelHead")
     register("ordinal", "modalign.heads.ordinal:OrdinalHead")
+
+
+@hookimpl
+def register_ops(register: Register) -> None:
+    """What draws are made of: noise and its targets, and squared errors."""
+    for name in ("add_noise", "squared_error"):
+        op = f"modalign.ops.{name}"
+        register(name, f"{op}:{name}", reference=f"{op}:reference", probe=f"{op}:probe")
 
 
 @hookimpl

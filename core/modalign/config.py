@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+)
 
 
 class Config(BaseModel):
@@ -164,6 +174,10 @@ class DataConfig(Config):
     limit: PositiveInt | None = None
     """Use the first rows only."""
 
+    preference_weights: dict[str, float] | None = Field(default=None, min_length=1)
+    """How much each dimension of preference counts in which response of a pair is the better one; by default the rows'
+    own order. Pairs that are even, or not judged in one of them, are left out and counted."""
+
     max_length: PositiveInt | None = None
     """Most tokens of prompt and response together."""
 
@@ -175,3 +189,12 @@ class DataConfig(Config):
 
     max_bad_fraction: float = Field(default=0.01, ge=0.0, le=1.0)
     """With `on_bad_row: skip`, stop if more than this share of the rows is bad."""
+
+    @field_validator("preference_weights")
+    @classmethod
+    def _weigh(cls, weights: dict[str, float] | None) -> dict[str, float] | None:
+        for name, weight in (weights or {}).items():
+            if not math.isfinite(weight) or weight == 0:
+                msg = f"the weight of {name!r} must be a finite number other than 0; leave out what does not count"
+                raise ValueError(msg)
+        return weights

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from modalign.files import File
 from modalign.frozen import empty
+from modalign.timeline import Spans
 
 Fact: TypeAlias = str | float | bool
 
@@ -54,11 +55,14 @@ class Part:
     value: words, encoded bytes, a file inside the data root, or a tensor in memory.
     facts: what has to be known of it beside its content, by name: the rate of samples in memory, the seconds of a
         recording that are meant, the SHA-256 that a file must have.
+    spans: the seconds of a response's medium that are scored, counted from where it begins; all of it where there are
+        none. They are no content, and no part of the digest.
     """
 
     modality: str
     value: str | bytes | File | Tensor
     facts: Mapping[str, Fact] = field(default_factory=empty)
+    spans: Spans = ()
 
     @cached_property
     def digest(self) -> str:
@@ -67,7 +71,12 @@ class Part:
         return hashlib.sha256(f"{self.modality}\0{digest(self.value)}\0{facts}".encode()).hexdigest()
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Part) and self.modality == other.modality and self.digest == other.digest
+        return (
+            isinstance(other, Part)
+            and self.modality == other.modality
+            and self.spans == other.spans
+            and self.digest == other.digest
+        )
 
     def __hash__(self) -> int:
         return hash((self.modality, self.digest))

@@ -5,27 +5,27 @@ b samples of a call, u units.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final, TypeAlias, cast, final
+from typing import cast, final
 
 import torch
 from torch import Tensor, nn
 
+from modalign.backprop import Backprop, Route
 from modalign.batch import Batch, Medium, Segment
 from modalign.denoising import Process
 from modalign.draws import Draws
 from modalign.errors import DataError, ModelError
 from modalign.frozen import empty
-from modalign.memo import Memo
+from modalign.ops.squared_error import squared_error
+from modalign.readers import CONDITIONS, LATENTS, Condition, missing, read
 from modalign.roles import Decoder
 from modalign.scores import UnitKind, Units
-
-Condition: TypeAlias = Mapping[str, Tensor]
-
-LATENTS: Final = "latents"
-CONDITIONS: Final = "conditions"
+from modalign.timeline import Timeline, no_time
 
 
 class Denoiser(nn.Module, ABC):
@@ -53,6 +53,52 @@ class Denoiser(nn.Module, ABC):
     @abstractmethod
     def nothing(self) -> Medium:
         """The prompt that asks for nothing: what guidance without a classifier compares with."""
+
+    def without(self, prompt: Medium) -> Medium:
+        """The prompt that asks for nothing in the place of this one: of the same size, where prompts say sizes."""
+        return self.nothing()
+
+    @property
+    def away(self) -> bool:
+        """Whether the weights of readers have left memory."""
+        return False
+
+    def release(self) -> None:
+        """Free the memory of the readers' weights."""
+
+    def restore(self, device: torch.device | None = None) -> None:
+        """Have the readers' weights back.
+
+        device: by default the network's.
+        """
+
+    @contextmanager
+    def whole(self, device: torch.device | None = None) -> Iterator[None]:
+        """Within it the readers have their weights, also those that have left memory."""
+        if not self.away:
+            yield
+            return
+        self.restore(device)
+        try:
+            yield
+        finally:
+            self.release()
+
+    def sample(self, prompts: Sequence[Medium], sources: Sequence[torch.Generator], route: Route) -> Tensor:
+        """A medium of each prompt, ``b ...`` as its modality lays out what is decoded, with the graph of the route.
+
+        sources: of noise, one for each, on the CPU.
+        """
+        raise ModelError(
+            "no gradient passes through how this model makes media",
+            got=type(self).__name__,
+            fix="write its `sample`, or use an objective that learns from responses (DPO, SFT)",
+        )
+
+    @property
+    def timeline(self) -> Timeline:
+        """When each latent of a medium is; a `DataError` where media have no time."""
+        raise no_time("what this model makes")
 
     @abstractmethod
     def forward(self, noisy: Tensor, time: Tensor, condition: Condition) -> Tensor:
@@ -88,6 +134,7 @@ class DenoisingDecoder(Decoder):
     """
 
     kind: UnitKind = "draw"
+    precomputes = True
 
     def __init__(self, denoiser: Denoiser, *, modality: str) -> None:
         super().__init__()
@@ -104,11 +151,10 @@ class DenoisingDecoder(Decoder):
         device = _device(self.denoiser.network)
         if not rows:
             return self._nothing(device)
-        media, nothing = dict(batch.media), self.denoiser.nothing()
-        media[nothing.digest] = nothing
-        rows = [self._given(row, draws, nothing.digest) for row in rows]
+        media = dict(batch.media)
+        rows = [self._given(row, draws, media) for row in rows]
         latents = cast("dict[str, Tensor]", self.read(LATENTS, _of(media, (_digest(row) for row in rows))))
-        self._check(latents, rows, batch)
+        self._check(latents, [row.segment for row in rows], batch)
         conditions = cast("dict[str, Condition]", self.read(CONDITIONS, _of(media, (row.given for row in rows))))
         keys = [(row.segment.key, row.draw) for row in rows]
         time = self.denoiser.process.time(
@@ -122,21 +168,42 @@ class DenoisingDecoder(Decoder):
             kind=self.kind,
             values=values,
             segment=torch.tensor([row.number for row in rows], device=device),
-            dims=torch.tensor([latents[_digest(row)].numel() for row in rows], device=device),
+            dims=torch.tensor([self._dims(row.segment, latents[_digest(row)].shape) for row in rows], device=device),
         )
+
+    def judged(self, batch: Batch, draws: Draws, backprop: Backprop) -> Tensor:
+        from modalign.making import judge  # it reads prompts, which this needs nothing of
+
+        found = judge(self.denoiser, self.modality, batch, draws, backprop)
+        traced = found.requires_grad or not torch.is_grad_enabled()
+        return found if traced else found + self._nothing(_device(self.denoiser.network)).values.sum()
 
     def read(self, what: str, media: Mapping[str, Medium]) -> dict[str, object]:
         """What a frozen part gives of each medium, by digest: once per step, and once at all where a cache is kept."""
-        run = self.denoiser.latents if what == LATENTS else self.denoiser.conditions
-        device = _device(self.denoiser.network).type
-        # in the precision of their weights, whatever the network trains in: what is kept must not depend on that
-        with torch.no_grad(), torch.autocast(device, enabled=False):
-            if (reader := self.denoiser.readers.get(what)) is None:
-                return dict(zip(media, run(list(media.values())), strict=True))  # no weights to know it by, and no work
-            memo, facts = self.memo or Memo(), {"what": what, **self.denoiser.facts}
-            return memo.frozen(f"{self.modality}/{what}", reader, media, run, facts)
+        return read(self.denoiser, what, media, self.memo, self.modality)
 
-    def _given(self, row: _Row, draws: Draws, nothing: str) -> _Row:
+    def precompute(self, batch: Batch) -> None:
+        assert self.memo is not None
+        assert self.memo.cache is not None
+        segments = [one for one in batch.segments if one.decoder == self.modality]
+        prompts = [batch.media[one.given] for one in segments if one.given is not None]
+        prompts += [self.denoiser.without(one) for one in prompts]
+        scored = [batch.media[one.digest] for one in segments if one.digest is not None]
+        latents = self.read(LATENTS, missing(self.denoiser, LATENTS, scored, self.memo.cache))
+        self._check(cast("dict[str, Tensor]", latents), segments, batch)
+        self.read(CONDITIONS, missing(self.denoiser, CONDITIONS, prompts, self.memo.cache))
+
+    def release(self) -> None:
+        if self.memo is not None and self.memo.cache is not None:
+            for reader in self.denoiser.readers.values():
+                self.memo.cache.learn(reader)
+        self.denoiser.release()
+
+    def restore(self, device: torch.device | None = None) -> None:
+        self.denoiser.restore(device)
+
+    def _given(self, row: _Row, draws: Draws, media: dict[str, Medium]) -> _Row:
+        """A draw with what conditions it, which is added to the media where it is nothing."""
         segment = row.segment
         if segment.given is None:
             raise ModelError(
@@ -144,8 +211,11 @@ class DenoisingDecoder(Decoder):
                 got="a segment without a prompt",
                 fix="use the preparer of the model's own assembly",
             )
-        given = nothing if draws.drops(segment.key, row.draw) else segment.given
-        return _Row(number=row.number, segment=segment, draw=row.draw, given=given)
+        given = media[segment.given]
+        if draws.drops(segment.key, row.draw):
+            given = self.denoiser.without(given)
+            media[given.digest] = given
+        return _Row(number=row.number, segment=segment, draw=row.draw, given=given.digest)
 
     def _errors(
         self,
@@ -161,10 +231,28 @@ class DenoisingDecoder(Decoder):
         shape = tuple(clean.shape[1:])
         noise = torch.stack([draws.noise(row.segment.key, row.draw, shape) for row in rows]).to(device)
         condition = _together([conditions[row.given] for row in rows], device)
-        prediction = self.denoiser(process.mix(clean, noise, time), time, condition)
-        target = process.target(clean, noise, time)
-        squares = (prediction.double() - target.double()).square().flatten(1).sum(-1)
-        return squares * process.weight(time, draws.weighting)
+        noisy, target = process.noised(clean, noise, time)
+        del clean, noise  # a target is all that is kept of them until the backward pass
+        prediction = self.denoiser(noisy, time, condition)
+        if any(row.segment.spans for row in rows):
+            # roots, since they are squared; float64, since a share of bfloat16 has three digits
+            shares = torch.broadcast_tensors(*(self._shares(row.segment, shape) for row in rows))
+            roots = torch.stack(shares).sqrt().to(device)
+            prediction, target = prediction.double() * roots, target.double() * roots
+        errors = squared_error(prediction, target)
+        return errors * process.weight(time, draws.weighting)
+
+    def _shares(self, segment: Segment, shape: Sequence[int]) -> Tensor:
+        """How much of each latent is scored, to be multiplied with latents ``...`` of this shape."""
+        if segment.spans:
+            return self.denoiser.timeline.weights(segment.spans, shape)
+        return torch.ones([1] * len(shape), dtype=torch.float64)
+
+    def _dims(self, segment: Segment, shape: Sequence[int]) -> float:
+        """Dimensions that are scored; of a latent that is scored in part, that part."""
+        if not segment.spans:
+            return math.prod(shape)
+        return self._shares(segment, shape).expand(tuple(shape)).sum().item()
 
     def _nothing(self, device: torch.device) -> Units:
         """No units, yet differentiable: a process that waits for gradients must not wait for ever."""
@@ -174,19 +262,21 @@ class DenoisingDecoder(Decoder):
                 zero = zero + value.reshape(-1)[:1].sum().double() * 0.0
         return Units(kind=self.kind, values=zero, segment=torch.zeros(0, dtype=torch.long, device=device), dims=None)
 
-    def _check(self, latents: Mapping[str, Tensor], rows: Sequence[_Row], batch: Batch) -> None:
+    def _check(self, latents: Mapping[str, Tensor], segments: Sequence[Segment], batch: Batch) -> None:
+        if not latents:
+            return
         finite = torch.stack([values.isfinite().all() for values in latents.values()])
         if bool(finite.all()):  # the only word from the device to the host, whatever the batch holds
             return
-        for row in rows:
-            values = latents[_digest(row)]
-            if not bool(values.isfinite().all()):
+        for segment in segments:
+            values = latents.get(segment.digest or "")
+            if values is not None and not bool(values.isfinite().all()):
                 wrong = int((~values.isfinite()).sum())
                 raise DataError(
                     f"the latents of this {self.modality} are not finite",
                     field=self.modality,
                     got=f"{wrong} of {values.numel()} values are NaN or infinite, of "
-                    f"{batch.ids[row.segment.response] if batch.ids else 'a response'}",
+                    f"{batch.ids[segment.response] if batch.ids else 'a response'}",
                     fix="load the model in float32 (its autoencoder may overflow in float16), or remove the row",
                 )
 

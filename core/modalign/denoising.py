@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from modalign.errors import ConfigError
+from modalign.ops.add_noise import add_noise, along
 
 Prediction = Literal["epsilon", "v", "sample", "flow"]
 Times = Literal["auto", "uniform", "logit_normal", "stratified"]
@@ -74,7 +75,7 @@ class Process:
         if self.alphas is not None:
             steps = len(self.alphas)
             return (found * steps).floor().clamp(max=steps - 1)
-        return self.shift * found / (1 + (self.shift - 1) * found)
+        return (self.shift * found / (1 + (self.shift - 1) * found)).clamp(max=1)  # it may round to more
 
     def coefficients(self, time: Tensor) -> tuple[Tensor, Tensor]:
         """Signal and noise at each time, ``b`` and ``b`` in float64."""
@@ -91,26 +92,21 @@ class Process:
 
     def mix(self, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
         """Noisy latents ``b ...``, of the type of the clean ones."""
-        signal, amount = (_along(one, clean) for one in self.coefficients(time))
-        return signal * clean + amount * noise
+        return self.noised(clean, noise, time)[0]
 
     def target(self, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
         """What the network should predict, ``b ...``."""
-        signal, amount = (_along(one, clean) for one in self.coefficients(time))
-        match self.prediction:
-            case "epsilon":
-                return noise
-            case "sample":
-                return clean
-            case "v":
-                return signal * noise - amount * clean
-            case "flow":
-                return noise - clean
+        return self.noised(clean, noise, time)[1]
+
+    def noised(self, clean: Tensor, noise: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+        """Both, each ``b ...``, in one pass where a kernel runs."""
+        signal, amount = self.coefficients(time)
+        return add_noise(clean, noise, signal, amount, prediction=self.prediction)
 
     def clean(self, noisy: Tensor, prediction: Tensor, time: Tensor) -> Tensor:
         """The clean latents that a prediction means, ``b ...``; what is noise alone says nothing of them where the
         network predicts the noise, and gives infinities."""
-        signal, amount = (_along(one, noisy) for one in self.coefficients(time))
+        signal, amount = (along(one, noisy) for one in self.coefficients(time))
         match self.prediction:
             case "epsilon":
                 return (noisy - amount * prediction) / signal
@@ -173,8 +169,3 @@ def check_prediction(said: str, where: str) -> Prediction:
             fix=f"prediction_type of its scheduler: {', '.join(sorted({*PREDICTIONS, *names}))}",
         )
     return cast(Prediction, found)
-
-
-def _along(values: Tensor, like: Tensor) -> Tensor:
-    """``b`` as ``b 1 1 ...`` of the device and type of ``b ...``."""
-    return values.to(like).reshape(-1, *[1] * (like.ndim - 1))

@@ -97,7 +97,11 @@ class Draws:
 
     def noise(self, key: DrawKey, draw: int, shape: tuple[int, ...]) -> Tensor:
         """Standard normal noise of ``shape``, float32, on the CPU. Equal shapes get equal noise."""
-        return torch.randn(shape, generator=self._generator(key, draw, "noise"))
+        return torch.randn(shape, generator=self.source(key, draw))
+
+    def source(self, key: DrawKey, draw: int) -> torch.Generator:
+        """What `noise` is drawn from, for a sampler that draws it itself."""
+        return self._generator(key, draw, "noise")
 
     def uniform(self, key: DrawKey, draw: int) -> float:
         """A number in [0, 1) from which a decoder takes its time."""

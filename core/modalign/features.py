@@ -64,6 +64,15 @@ class FeatureCache:
                 place.unlink()
             return None
 
+    def learn(self, module: nn.Module) -> None:
+        """Take a module's fingerprint while its weights are there: it is known by it when they have left memory."""
+        if module not in self._prints:
+            self._prints[module] = fingerprint(module.state_dict())
+
+    def knows(self, module: nn.Module) -> bool:
+        """Whether a module's fingerprint was taken."""
+        return module in self._prints
+
     def has(self, module: nn.Module, digest: str, facts: Mapping[str, object] = empty()) -> bool:
         """Whether there is a file, which may yet turn out to be damaged."""
         return self._place(module, digest, facts).is_file()
@@ -101,13 +110,13 @@ class FeatureCache:
 
     def _key(self, module: nn.Module, facts: Mapping[str, object]) -> str:
         """What tells modules apart: class, settings and weights, which are the same for a whole run."""
-        if module not in self._prints:
-            self._prints[module] = fingerprint(module.state_dict())
+        self.learn(module)
         sha = hashlib.sha256(f"{type(module).__qualname__}\0{sorted(facts.items())}\0".encode())
         sha.update(self._prints[module].encode())
         return sha.hexdigest()[:32]
 
 
 def _device(module: nn.Module) -> torch.device:
-    device = next(module.parameters()).device
-    return torch.device("cpu") if device.type == "meta" else device  # one whose weights have left memory
+    found = next(module.parameters(), None)
+    # of one whose weights have left memory
+    return torch.device("cpu") if found is None or found.device.type == "meta" else found.device

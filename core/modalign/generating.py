@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, final
 
@@ -16,18 +17,26 @@ from modalign.comparison import Comparison
 from modalign.config import GenerationConfig
 from modalign.content import Message, Part, Response
 from modalign.errors import DataError, ModelError
+from modalign.frozen import empty
 from modalign.registry import registry
 from modalign.roles import Adapters, Assembly, Content, Encoded, EncodedSegment, MediaSettings, Preparer
+from modalign.timeline import Spans, no_time, nothing_scored
 
 if TYPE_CHECKING:
     from modalign.model import Model
 
 WORDS: Final = "words"  #: the name under which a prompt's words lie in its medium
+ASKED: Final = "asked"  #: the name under which lies what else is asked for beside a prompt's words
 FITTED: Final = "fitted"  #: the name under which a fitted medium lies in its medium
 
 
 class Fit(ABC):
-    """Decoded media to what an autoencoder reads, all of the size that a model makes; sent to worker processes."""
+    """Decoded media to what an autoencoder reads, all of the size that a model makes; sent to worker processes.
+
+    asked: settings of that size that the prompt must say too, where a network is told of them by its condition.
+    """
+
+    asked: Mapping[str, object] = empty()
 
     @abstractmethod
     def __call__(self, content: Content) -> Tensor:
@@ -36,10 +45,49 @@ class Fit(ABC):
     def check(self, contents: Sequence[Content]) -> None:  # noqa: B027 - a modality without such a policy has none
         """Raise a `DataError` where media of one comparison differ by more than their fitting hides."""
 
+    def gap(self, contents: Sequence[Content]) -> tuple[float, ...]:
+        """How far media are from this size: of several sizes the one with the least is nearest."""
+        return (0.0,)
+
+    def among(self, contents: Sequence[Content]) -> Fit:
+        """The fit to one size, the same for media that are compared."""
+        return self
+
+    def seconds(self, fitted: Tensor, rate: float | None) -> float | None:
+        """How long a fitted medium lasts; None where it has no time.
+
+        rate: that media are decoded at.
+        """
+        return None
+
     @property
     def facts(self) -> Mapping[str, object]:
         """What fitted media depend on, by name."""
         return dict(vars(self))
+
+
+@final
+@dataclass(frozen=True)
+class Buckets(Fit):
+    """Media to the nearest of several sizes.
+
+    fits: to each of them.
+    """
+
+    fits: tuple[Fit, ...]
+
+    def __call__(self, content: Content) -> Tensor:
+        return self.among([content])(content)
+
+    def check(self, contents: Sequence[Content]) -> None:
+        self.among(contents).check(contents)
+
+    def among(self, contents: Sequence[Content]) -> Fit:
+        return min(self.fits, key=lambda one: one.gap(contents)) if contents else self.fits[0]
+
+    @property
+    def facts(self) -> Mapping[str, object]:
+        return {"buckets": [dict(one.facts) for one in self.fits]}
 
 
 @final
@@ -63,21 +111,31 @@ class GeneratorPreparer(Preparer):
     def encode(
         self, comparison: Comparison, *, max_length: int | None = None, truncate: str | None = None
     ) -> tuple[Encoded, ...]:
-        """One `Encoded` per response; they have no tokens, so none is too long."""
-        prompt = prompt_medium(self.prompt(comparison.prompt), self.words)
+        """One `Encoded` per response; they have no tokens, so none is too long.
+
+        The two of a pair are fitted to one size. Other responses are judged each alone, and some may be another
+        prompt's: each is fitted to the size that is nearest to itself.
+        """
+        words = self.prompt(comparison.prompt)
         names = ("chosen", "rejected") if comparison.kind == "pair" else ("response",) * len(comparison.responses)
-        found: list[Encoded] = []
-        contents: list[Content] = []
+        media: list[list[tuple[Part, Content]]] = []
         for name, response in zip(names, comparison.responses, strict=True):
-            try:
-                media = [(part, self._decode(part)) for part in self._parts(response)]
-                encoded = self._encoded(prompt, media)
-            except DataError as error:
-                raise error.at(field=name) from error
-            contents += [content for _, content in media]
-            found.append(encoded)
-        self.fit.check(contents)
+            with _named(name):
+                media.append([(part, self._decode(part)) for part in self._parts(response)])
+        compared = [content for one in media for _, content in one] if comparison.kind == "pair" else None
+        found: list[Encoded] = []
+        for name, one in zip(names, media, strict=True):
+            with _named(name):
+                fit = self.fit.among([content for _, content in one] if compared is None else compared)
+                found.append(self._encoded(words, one, fit))
+        if compared is not None:
+            self.fit.check(compared)
         return tuple(found)
+
+    def ask(self, comparison: Comparison) -> Encoded:
+        prompt = prompt_medium(self.prompt(comparison.prompt), self.words)
+        yet = EncodedSegment(modality=self.modality, decoder=self.modality, kind="draw", given=prompt.digest)
+        return Encoded(tokens=(), prompt=0, segments=(yet,), media={prompt.digest: prompt})
 
     def prompt(self, messages: Sequence[Message]) -> str:
         """The words of a prompt: what its messages ask for, one under the other."""
@@ -107,22 +165,37 @@ class GeneratorPreparer(Preparer):
     def _decode(self, part: Part) -> Content:
         return registry.modality(self.modality).decode(part, self.settings, rate=self.rate)
 
-    def _encoded(self, prompt: Medium, media: Sequence[tuple[Part, Content]]) -> Encoded:
+    def _encoded(self, words: str, media: Sequence[tuple[Part, Content]], fit: Fit) -> Encoded:
+        prompt = prompt_medium(words, self.words, fit.asked)
         found = {prompt.digest: prompt}
         segments: list[EncodedSegment] = []
         for part, content in media:
-            digest = self._digest(part)
-            found[digest] = Medium(modality=self.modality, tensors={FITTED: self.fit(content)}, digest=digest)
+            digest, fitted = self._digest(part, fit), fit(content)
+            found[digest] = Medium(modality=self.modality, tensors={FITTED: fitted}, digest=digest)
             segments.append(
                 EncodedSegment(
-                    modality=self.modality, decoder=self.modality, kind="draw", digest=digest, given=prompt.digest
+                    modality=self.modality,
+                    decoder=self.modality,
+                    kind="draw",
+                    digest=digest,
+                    given=prompt.digest,
+                    spans=self._spans(part, fit, fitted),
                 )
             )
         return Encoded(tokens=(), prompt=0, segments=tuple(segments), media=found)
 
-    def _digest(self, part: Part) -> str:
+    def _spans(self, part: Part, fit: Fit, fitted: Tensor) -> Spans:
+        """The seconds that are scored; a `DataError` where the model is given none of them."""
+        if part.spans:
+            if (seconds := fit.seconds(fitted, self.rate)) is None:
+                raise no_time(self.modality)
+            if all(start >= seconds for start, _ in part.spans):
+                raise nothing_scored(part.spans, seconds)
+        return part.spans
+
+    def _digest(self, part: Part, fit: Fit) -> str:
         """Of a medium as it is decoded and fitted: latents are kept by it."""
-        facts = {**self.fit.facts, **self.settings.model_dump(), "rate": self.rate}
+        facts = {**fit.facts, **self.settings.model_dump(), "rate": self.rate}
         return hashlib.sha256(f"{part.digest}\0{json.dumps(facts, sort_keys=True, default=str)}".encode()).hexdigest()
 
 
@@ -173,7 +246,21 @@ class GeneratorAssembly(Assembly, ABC):
         return found
 
 
-def prompt_medium(words: str, modality: str) -> Medium:
-    """A prompt as a medium, known by its words."""
-    part = Part(modality=modality, value=words)
-    return Medium(modality=modality, tensors={}, digest=part.digest, extra={WORDS: words})
+def prompt_medium(words: str, modality: str, asked: Mapping[str, object] = empty()) -> Medium:
+    """A prompt as a medium, known by its words and by what else it asks for.
+
+    asked: settings of the size, where they are part of the condition.
+    """
+    digest = Part(modality=modality, value=words).digest
+    if asked:
+        digest = hashlib.sha256(f"{digest}\0{json.dumps(dict(asked), sort_keys=True)}".encode()).hexdigest()
+    return Medium(modality=modality, tensors={}, digest=digest, extra={WORDS: words, ASKED: asked})
+
+
+@contextmanager
+def _named(field: str) -> Iterator[None]:
+    """Within it what is wrong with data is said of this field."""
+    try:
+        yield
+    except DataError as error:
+        raise error.at(field=field) from error

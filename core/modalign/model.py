@@ -10,6 +10,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from modalign.backprop import MADE, Backprop
 from modalign.batch import Batch
 from modalign.config import GenerationConfig
 from modalign.content import Message, Response
@@ -61,8 +62,13 @@ class Model(nn.Module):
                     tower.eval()
         return self
 
-    def forward(self, batch: Batch, draws: Draws) -> Scores:
-        """Scores of every response of the batch: the only differentiable entry."""
+    def forward(self, batch: Batch, draws: Draws, backprop: Backprop | None = None) -> Scores:
+        """Scores of every response of the batch: the only differentiable entry.
+
+        backprop: make the responses, and score them with a reward: `Scores.rewards` has it under `MADE`.
+        """
+        if backprop is not None:
+            return self._made(batch, draws, backprop)
         embeddings = self.embed(batch)
         states = None if self.backbone is None else self._anchored(self.backbone(batch, embeddings))  # r n d
         units: dict[str, Units] = {}
@@ -77,6 +83,16 @@ class Model(nn.Module):
             weight=torch.tensor([one.weight for one in batch.segments], dtype=torch.float64, device=batch.device),
             responses=batch.responses,
             rewards=rewards,
+        )
+
+    def _made(self, batch: Batch, draws: Draws, backprop: Backprop) -> Scores:
+        found = [cast(Decoder, decoder).judged(batch, draws, backprop) for decoder in self.decoders.values()]
+        return Scores(
+            units={},
+            response=torch.zeros(0, dtype=torch.long, device=batch.device),
+            weight=torch.zeros(0, dtype=torch.float64, device=batch.device),
+            responses=batch.responses,
+            rewards={MADE: torch.stack(found).sum(0)[:, None]},
         )
 
     def embed(self, batch: Batch) -> dict[str, Tensor]:

@@ -23,8 +23,10 @@ from modalign.draws import Draws
 from modalign.errors import ModelError
 from modalign.frozen import empty
 from modalign.scores import UnitKind, Units
+from modalign.timeline import Spans
 
 if TYPE_CHECKING:
+    from modalign.backprop import Backprop
     from modalign.config import GenerationConfig, ModelConfig
     from modalign.memo import Memo
     from modalign.model import Model
@@ -66,12 +68,14 @@ class Modality(ABC):
     columns: row columns it claims besides the messages (a data set's column of media).
     blocks: the `type` of the content blocks it claims.
     settings: how its media are decoded; the section `media.NAME` of a model's config.
+    timed: whether its media last: then a row may say which seconds of one are scored.
     """
 
     name: ClassVar[str]
     columns: ClassVar[tuple[str, ...]] = ()
     blocks: ClassVar[tuple[str, ...]] = ()
     settings: ClassVar[type[MediaSettings]] = MediaSettings
+    timed: ClassVar[bool] = False
 
     @abstractmethod
     def read(self, block: Mapping[str, object], *, root: Path | None) -> Part:
@@ -132,6 +136,7 @@ class EncodedSegment:
     query: for a decoder of media behind a backbone, the tokens of its query positions. They follow the first
         ``after`` tokens of the sequence as a leaf that no other token sees.
     weight: in the response's log-likelihood; 0 is context only.
+    spans: for a decoder of media, the seconds that are scored; all where there are none.
     """
 
     modality: str
@@ -144,6 +149,7 @@ class EncodedSegment:
     query: tuple[int, ...] = ()
     after: int = 0
     weight: float = 1.0
+    spans: Spans = ()
 
 
 @final
@@ -201,6 +207,14 @@ class Preparer(ABC):
         max_length: most tokens of a sequence; a longer one is a `TooLong` unless ``truncate`` says what to cut.
         truncate: `prompt` drops the prompt's oldest tokens, `response` the response's last ones.
         """
+
+    def ask(self, comparison: Comparison) -> Encoded:
+        """The prompt with a response that the model is yet to make."""
+        raise ModelError(
+            "no gradient passes through what this model writes",
+            got=type(self).__name__,
+            fix="train a diffusion or flow generator, or use an objective that learns from responses (DPO, SFT)",
+        )
 
 
 # --- modules -------------------------------------------------------------------------------------
@@ -306,11 +320,13 @@ class Decoder(nn.Module, ABC):
     modality: of the segments it scores.
     kind: of the units it gives.
     memo: what its frozen parts gave in this step; the model's.
+    precomputes: whether all that its frozen parts give can be made before training, and kept.
     """
 
     modality: str
     kind: UnitKind
     memo: Memo | None = None
+    precomputes: bool = False
 
     @abstractmethod
     def forward(self, states: Tensor | None, batch: Batch, draws: Draws) -> Units:
@@ -318,6 +334,29 @@ class Decoder(nn.Module, ABC):
 
         states: ``r n d`` of the backbone; None where the model has none.
         """
+
+    def precompute(self, batch: Batch) -> None:
+        """Put what frozen parts give of a batch into the memo's cache, where it is not there yet."""
+
+    def release(self) -> None:
+        """Free the memory of frozen parts, which come back where they are needed after all."""
+
+    def restore(self, device: torch.device | None = None) -> None:
+        """Have the parts back that were released.
+
+        device: by default where the decoder computes.
+        """
+
+    def judged(self, batch: Batch, draws: Draws, backprop: Backprop) -> Tensor:
+        """The reward of what it makes for each response of the batch, ``a`` in float64, with a gradient to its weights.
+
+        Of several draws it is the mean.
+        """
+        raise ModelError(
+            f"no gradient passes through how this decoder makes {self.modality}",
+            got=type(self).__name__,
+            fix="train a diffusion or flow generator",
+        )
 
 
 class Head(nn.Module, ABC):

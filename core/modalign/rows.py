@@ -137,6 +137,7 @@ class Rows:
                     digest=segment.digest,
                     given=segment.given,
                     condition=leaves.get(number),
+                    spans=segment.spans,
                 )
             )
 

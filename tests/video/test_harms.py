@@ -118,6 +118,7 @@ def test_written_rows_are_safesora_labels_and_say_what_is_read_from_their_clips(
         assert answer.scores == {
             **{name: float(name in shown) for name in HARMS},
             "is_safe": float(not shown),
+            "unsafe": float(bool(shown)),
         }
         seen |= shown
     assert seen == set(HARMS)

@@ -72,6 +72,7 @@ def test_a_label_is_a_score_of_one_or_zero(tmp_path: Path) -> None:
         assert response.scores == {
             **{name: float(labels[name]) for name in HARMS},
             "is_safe": float(bool(row["is_safe"])),
+            "unsafe": float(not row["is_safe"]),
         }
         assert response.label is row["is_safe"]
         assert response.facts["generated_from"] == row["generated_from"]

@@ -27,6 +27,7 @@ def check(
     limit: int | None = None,
     model: str | None = None,
     max_length: int | None = None,
+    preference_weights: dict[str, float] | None = None,
     bad_rows: Path | None = None,
     json: bool = False,
 ) -> int:
@@ -52,6 +53,8 @@ def check(
         A model whose tokens are counted; then rows too long, or the same once encoded, are found as well.
     max_length
         Most tokens of prompt and response together; needs a model.
+    preference_weights
+        How much each dimension of preference counts in the order of a pair: `--preference_weights.helpfulness 1`.
     bad_rows
         Write each bad row to this file, a line of JSON each.
     json
@@ -75,7 +78,15 @@ def check(
         from modalign.loading import load
 
         preparer = load(model).assembly.preparer
-    data = read(path, format=format, split=split, revision=revision, root=root, limit=limit)
+    data = read(
+        path,
+        format=format,
+        split=split,
+        revision=revision,
+        root=root,
+        limit=limit,
+        preference_weights=preference_weights,
+    )
     screen = Console(stderr=True)
     if screen.is_terminal:
         with screen.status("reading") as status:

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modalign.cli.answering import counting, how, in_media, prompt_columns, prompts_of, rows_file
-from modalign.errors import DataError
+from modalign.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from modalign.comparison import Comparison
     from modalign.data.media_out import MediaFolder
     from modalign.roles import Reward
-    from modalign.training.rollout import Tally
+    from modalign.training.rollout import Judge, Tally
 
 
 def sample(
@@ -27,6 +27,10 @@ def sample(
     prompt: Sequence[str] = (),
     split: str | None = None,
     reward_dimension: str | None = None,
+    cost: str | None = None,
+    cost_dimension: str | None = None,
+    cost_weight: float | None = None,
+    cost_limit: float | None = None,
     count: int = 4,
     limit: int | None = None,
     seed: int = 0,
@@ -44,6 +48,8 @@ def sample(
     """Sample several responses to each prompt, and write the best and the worst by a reward as a preference pair.
 
     Prompts whose responses all have the same reward, or none, are left out and counted. Rows are written as they come.
+    With a cost, responses are ordered by what is left of the reward (`cost_weight`), or those come first that keep the
+    limit (`cost_limit`).
 
     Parameters
     ----------
@@ -61,6 +67,16 @@ def sample(
         Split of the rows; `prompts` of the oracle.
     reward_dimension
         Of a reward model, the dimension that counts; by default `reward`, or its only one.
+    cost
+        Name of a registered reward, or a folder or id of a model of `modalign train cost`: higher is worse. Needs
+        `cost_weight` or `cost_limit`.
+    cost_dimension
+        Of that model, the dimension that counts; by default `cost`, or its only one.
+    cost_weight
+        Order responses by reward - `cost_weight` * cost.
+    cost_limit
+        Responses that cost more come after all others, the cheaper ones first; those others are ordered by reward. A
+        cost above 0 means harm.
     count
         Responses to a prompt.
     limit
@@ -98,13 +114,22 @@ def sample(
         batch_size=batch_size,
         seed=seed,
     )
+    _one_use(cost, cost_dimension, cost_weight, cost_limit)
     media = rows_file(output)
     prompts = prompts_of("sample", prompt, data, split=split, limit=limit)
     from modalign.loading import load
+    from modalign.training.costs import COST, Constrained, Penalised
     from modalign.training.rewards import find_reward
     from modalign.training.rollout import Tally, rollouts
 
-    judge = find_reward(reward, dimension=reward_dimension, batch_size=batch_size)
+    first = find_reward(reward, dimension=reward_dimension, batch_size=batch_size)
+    judge: Judge = first
+    if cost is not None:
+        second = find_reward(cost, dimension=cost_dimension, batch_size=batch_size, usual=COST)
+        if cost_weight is not None:
+            judge = Penalised(first, second, weight=cost_weight)
+        elif cost_limit is not None:
+            judge = Constrained(first, second, limit=cost_limit)
     tally = Tally()
     answers = rollouts(
         load(model, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code),
@@ -116,12 +141,39 @@ def sample(
     )
     _write(output, tally.pairs(answers), media)
     if not tally.chosen:
-        raise _nothing(tally, count, judge)
+        raise _nothing(tally, count, first)
     print(f"{len(tally.chosen)} pairs of {tally.prompts} prompts in {output}{in_media(media)}")
     print(f"mean reward {_mean(tally.rewards)}: chosen {_mean(tally.chosen)}, rejected {_mean(tally.rejected)}")
+    if cost is not None:
+        _say_costs(tally, cost_limit)
     if tally.dropped:
         print(f"left out: {_reasons(tally)}")
     return 0
+
+
+def _one_use(cost: str | None, dimension: str | None, weight: float | None, limit: float | None) -> None:
+    """Raise where the flags of a cost do not say one way in which it counts."""
+    given = {"cost_dimension": dimension, "cost_weight": weight, "cost_limit": limit}
+    said = [name for name, value in given.items() if value is not None]
+    if cost is None and said:
+        raise ConfigError("nothing says what costs", where=said[0], got="no --cost", fix="name the model with --cost")
+    if cost is not None and (weight is None) == (limit is None):
+        raise ConfigError(
+            "a cost counts in one of two ways",
+            where="cost",
+            got="no weight and no limit" if weight is None else "a weight and a limit",
+            fix="give --cost_limit 0 to rank what is harmful below all that is not, or --cost_weight 1 to subtract it",
+        )
+
+
+def _say_costs(tally: Tally, limit: float | None) -> None:
+    """What chosen and rejected cost, and how many keep the limit."""
+    every = [one["cost"] for one in tally.scores]
+    chosen, rejected = ([one["cost"] for one in side] for side in zip(*tally.compared, strict=True))
+    print(f"mean cost {_mean(every)}: chosen {_mean(chosen)}, rejected {_mean(rejected)}")
+    if limit is not None:
+        kept = [f"{sum(one <= limit for one in costs)} of {len(costs)}" for costs in (every, chosen, rejected)]
+        print(f"cost at most {limit:g}: {kept[0]} responses, {kept[1]} chosen, {kept[2]} rejected")
 
 
 def _write(output: Path, pairs: Iterable[Comparison], media: MediaFolder) -> None:
@@ -144,6 +196,8 @@ def _row(pair: Comparison, media: MediaFolder, number: int) -> dict[str, object]
         "rejected": column(media.take(pair.rejected.messages, f"{number:05d}-rejected")),
         "score_chosen": pair.chosen.reward,
         "score_rejected": pair.rejected.reward,
+        "chosen_scores": dict(pair.chosen.scores) or None,
+        "rejected_scores": dict(pair.rejected.scores) or None,
         "margin": pair.margin,
         "id": pair.id,
         "weight": None if pair.weight == 1.0 else pair.weight,

@@ -231,7 +231,7 @@ def in_bytes(part: Part, scratch: Path) -> Part:
         return replace(part, value=content)
     modality = registry.modality(part.modality)
     kind = str(modality.block(part)["type"])
-    return modality.read({"type": kind, kind: content}, root=None)
+    return replace(modality.read({"type": kind, kind: content}, root=None), spans=part.spans)
 
 
 def _difference(meant: Comparison, back: Comparison) -> str:

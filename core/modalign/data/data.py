@@ -13,6 +13,7 @@ from modalign.admission import describe_error
 from modalign.comparison import Comparison, Origin
 from modalign.config import DataConfig
 from modalign.data.opening import open_object, open_path
+from modalign.data.ordering import ordered
 from modalign.data.source import Row, Rows, Source
 from modalign.data.validate import validate
 from modalign.data.vocabulary import Vocabulary, using
@@ -115,11 +116,11 @@ class Data(Sequence[Comparison]):
         origin = Origin(file=file, row=at)
         try:
             if isinstance(row, Comparison):
-                return validate(row if row.origin is not None else replace(row, origin=origin))
+                return self._ordered(validate(row if row.origin is not None else replace(row, origin=origin)))
             if self._reads is None:
                 raise DataError("a row of columns among comparisons", got=", ".join(row), fix="use one or the other")
             with using(self._vocabulary):
-                return validate(self._reads.comparison(row, origin, root=self.root))
+                return self._ordered(validate(self._reads.comparison(row, origin, root=self.root)))
         except DataError as error:
             return self._placed(error, number)
         except ModalignError:
@@ -132,6 +133,10 @@ class Data(Sequence[Comparison]):
             )
             unforeseen.__cause__ = error
             return self._placed(unforeseen, number)
+
+    def _ordered(self, found: Comparison) -> Comparison:
+        weights = self.config.preference_weights
+        return found if weights is None else ordered(found, weights)
 
     def _find_format(self, name: str | None) -> tuple[str | None, Format | None]:
         """The format by name, or the first by priority that claims most of the first rows: one row decides nothing."""

@@ -10,6 +10,7 @@ from typing import final
 from modalign.content import Fact, Feedback
 from modalign.errors import DataError
 from modalign.shown import shown
+from modalign.timeline import Spans
 
 _METADATA = """
 index idx uuid row_id prompt_id conversation_id example_id sample_id question_id source_id pair_id source
@@ -103,6 +104,27 @@ def take_over(block: dict[str, object], item: Mapping[object, object], name: str
             fix="keep the one that is right",
         )
     block[name] = said
+
+
+def spans(value: object, field: str) -> Spans:
+    """Spans of time, ``[[start, end], ...]`` in seconds: at least one, each with an end after its start."""
+    found: list[tuple[float, float]] = []
+    for at, one in enumerate(sequence(value, field)):
+        pair = sequence(one, f"{field}[{at}]")
+        if len(pair) != 2:
+            raise expected("start and end in seconds", one, f"{field}[{at}]")
+        start, end = (number(seconds, f"{field}[{at}]") for seconds in pair)
+        if not 0 <= start < end:
+            raise DataError(
+                "a span of time begins at 0 seconds or later, and ends after that",
+                field=f"{field}[{at}]",
+                got=f"{start:g} to {end:g}",
+                fix="correct the row",
+            )
+        found.append((start, end))
+    if not found:
+        raise DataError("no span is scored", field=field, got="an empty list", fix="leave it out where all is scored")
+    return tuple(found)
 
 
 def _fact(value: object, field: str) -> Fact:

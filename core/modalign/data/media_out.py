@@ -27,7 +27,7 @@ def filed(part: Part, stem: Path, root: Path) -> Part:
     if isinstance(part.value, Tensor):
         # what has to be known of a medium in memory is said by its encoding, and read from there
         kind = str(modality.block(part)["type"])
-        return modality.read({"type": kind, kind: name}, root=root)
+        return replace(modality.read({"type": kind, kind: name}, root=root), spans=part.spans)
     content = _content(part)
     if file.read_bytes() != content:
         file.write_bytes(content)
@@ -110,4 +110,5 @@ class MediaFolder:
             place, root = part.value.root.resolve() / part.value.name, self.root.resolve()
             if place.is_relative_to(root):
                 return replace(part, value=File(root=self.root, name=place.relative_to(root).as_posix()))
-        return self._known.get(part.digest)
+        known = self._known.get(part.digest)
+        return None if known is None else replace(known, spans=part.spans)

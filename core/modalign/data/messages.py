@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import final
 
 from modalign.content import RAW, Fact, Feedback, Message, Part, Response
-from modalign.data.fields import Fields, expected, mapping, sequence, string
+from modalign.data.fields import Fields, expected, mapping, sequence, spans, string, take_over
 from modalign.data.media import MediaColumns
 from modalign.data.vocabulary import vocabulary
 from modalign.errors import DataError
 from modalign.files import File
 from modalign.registry import registry
+from modalign.roles import Modality
 from modalign.shown import shown
+from modalign.timeline import FIELD, Spans
 
 ROLES = ("system", "developer", "user", "assistant", "tool")  #: of a conversation's messages
 
@@ -153,13 +155,18 @@ class Parser:
         return tuple(self.block(one, f"{field}[{at}]", rejected=rejected) for at, one in enumerate(content))
 
     def block(self, value: object, field: str, *, rejected: bool = False) -> Part:
-        """The part that a content block says, read by the modality that claims its type."""
+        """The part that a content block says, read by the modality that claims its type.
+
+        Which seconds of it are scored, `spans`, stands in the block, or in the object that says its content.
+        """
         block = {key: one for key, one in mapping(value, field).items() if one is not None}
         kind = string(block.get("type"), f"{field}.type")
         modality = self._vocabulary.of_block(kind, f"{field}.type")
-        field, filled = self._media.take(block, kind, field, rejected=rejected)
+        field, taken = self._media.take(block, kind, field, rejected=rejected)
+        filled = dict(taken)
         try:
-            part = modality.read(filled, root=self._root)
+            seconds = _scored(filled, kind, modality)
+            part = replace(modality.read(filled, root=self._root), spans=seconds)
             if isinstance(part.value, File):
                 part.value.open().close()  # whoever decodes it later does not know the field any more
         except DataError as error:
@@ -190,6 +197,21 @@ class Parser:
         for _, field, item in self._media.left():
             raise DataError("a medium that has no place in the row", field=field, got=shown(item), fix="remove it")
         self._fields.done()
+
+
+def _scored(block: dict[str, object], kind: str, modality: Modality) -> Spans:
+    """The spans of a block, taken out of it; a block of what has no time cannot have any."""
+    item = block.get(kind)
+    if isinstance(item, Mapping) and FIELD in item:
+        take_over(block, item, FIELD)
+        block[kind] = {name: one for name, one in item.items() if name != FIELD}
+    if (said := block.pop(FIELD, None)) is None:
+        return ()
+    if not modality.timed:
+        raise DataError(
+            f"{modality.name} has no time of which spans are scored", field=FIELD, got=shown(said), fix="remove it"
+        )
+    return spans(said, FIELD)
 
 
 def nonempty(prompt: tuple[Message, ...], field: str) -> tuple[Message, ...]:

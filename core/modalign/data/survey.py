@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -13,6 +13,7 @@ from modalign.content import Message, digest
 from modalign.data.badrows import BadRow, Names
 from modalign.data.data import Data
 from modalign.data.fields import METADATA
+from modalign.data.ordering import outvoted
 from modalign.errors import DataError, Skipped
 from modalign.files import File
 from modalign.roles import Preparer
@@ -104,7 +105,7 @@ def check(
     max_length: most tokens of prompt and response together.
     progress: told the number of rows done, now and then.
     """
-    survey = _Survey(preparer, max_length)
+    survey = _Survey(preparer, max_length, data.config.preference_weights or {})
     columns: Counter[str] = Counter()
     for number, found in enumerate(data.scan(columns)):
         if progress is not None and number % _TELL == 0:
@@ -119,8 +120,9 @@ def check(
 class _Survey:
     """What is known after some of the rows."""
 
-    def __init__(self, preparer: Preparer | None, max_length: int | None) -> None:
-        self._preparer, self._max_length = preparer, max_length
+    def __init__(self, preparer: Preparer | None, max_length: int | None, weights: Mapping[str, float]) -> None:
+        self._preparer, self._max_length, self._weights = preparer, max_length, weights
+        self._outvoted: Counter[str] = Counter()
         self._names = Names()
         self._bad: list[BadRow] = []
         self._skipped: Counter[str] = Counter()
@@ -159,6 +161,7 @@ class _Survey:
         warnings = (
             _warning("rows repeat an earlier one", self._repeated),
             _warning("rows contradict an earlier one: the same responses, judged the other way", self._contradicted),
+            *(f"{count} pairs are ordered against {name}" for name, count in self._outvoted.items()),
             f"{self._control} rows hold control characters, which are kept" if self._control else None,
         )
         return Report(
@@ -193,6 +196,7 @@ class _Survey:
 
     def _count(self, comparison: Comparison) -> None:
         self._kinds[comparison.kind] += 1
+        self._outvoted.update(outvoted(comparison, self._weights))
         prompt = _words(comparison.prompt)
         responses = [_words(response.messages) for response in comparison.responses]
         self._lengths.setdefault("prompt characters", []).append(len(prompt))
@@ -260,6 +264,7 @@ def _fingerprint(messages: Iterable[Message]) -> bytes:
             content = (
                 part.value.encode("utf-8", "surrogatepass") if isinstance(part.value, str) else part.digest.encode()
             )
+            content += repr(part.spans).encode() if part.spans else b""
             sha.update(part.modality.encode() + len(content).to_bytes(8, "little") + content)
         if message.extra:
             sha.update(repr(sorted(message.extra.items())).encode("utf-8", "surrogatepass"))

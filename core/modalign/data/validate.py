@@ -14,6 +14,14 @@ def validate(comparison: Comparison) -> Comparison:
             raise DataError(
                 "an empty response", field=_name(comparison, at), got="nothing but white space", fix="remove the row"
             )
+    for message in comparison.prompt:
+        if any(part.spans for part in message.parts):
+            raise DataError(
+                "spans say which seconds of a response are scored, and nothing of a prompt is",
+                field="prompt",
+                got="a part with spans",
+                fix="remove them; to mean a part of a medium, write start and end",
+            )
     if comparison.kind == "pair" and comparison.chosen.messages == comparison.rejected.messages:
         raise DataError(
             "chosen and rejected are the same, so the pair says nothing",

@@ -14,6 +14,7 @@ from modalign.data.media import vacant
 from modalign.data.vocabulary import Vocabulary
 from modalign.errors import DataError, PluginError
 from modalign.registry import registry
+from modalign.timeline import FIELD
 
 Row = dict[str, object]
 
@@ -33,7 +34,13 @@ def column(messages: Sequence[Message]) -> str | list[dict[str, object]]:
 def _content(message: Message) -> str | list[dict[str, object]]:
     if len(message.parts) == 1 and isinstance(words := message.parts[0].value, str):
         return words
-    return [dict(registry.modality(part.modality).block(part)) for part in message.parts]
+    return [block_of(part) for part in message.parts]
+
+
+def block_of(part: Part) -> Row:
+    """The content block that says a part, with the seconds of it that are scored."""
+    said = dict(registry.modality(part.modality).block(part))
+    return said | {FIELD: [list(one) for one in part.spans]} if part.spans else said
 
 
 def shape(row: Mapping[str, object]) -> str:
@@ -113,14 +120,14 @@ class RowWriter:
 
     def _block(self, part: Part, media: dict[str, list[Part]]) -> Row:
         """A block of words, or one that leaves its content to a column."""
-        block = dict(registry.modality(part.modality).block(part))
+        block = block_of(part)
         if isinstance(part.value, str):
             return block
         kind = str(block["type"])
         media.setdefault(self._column(part.modality), []).append(part)
         # what has to be known of a medium in memory is said by its encoding
         facts = {} if isinstance(part.value, Tensor) else {key: block[key] for key in part.facts if key in block}
-        said = {"type": kind, **facts}
+        said = {"type": kind, **facts, **({FIELD: block[FIELD]} if part.spans else {})}
         assert vacant(said, kind)
         return said
 

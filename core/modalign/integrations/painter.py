@@ -15,18 +15,21 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from modalign.backprop import Route
 from modalign.batch import Medium
 from modalign.config import GenerationConfig, ModelConfig
 from modalign.content import Part
-from modalign.denoiser import LATENTS, Condition, Denoiser, DenoisingDecoder
+from modalign.denoiser import Denoiser, DenoisingDecoder
 from modalign.denoising import Process
 from modalign.errors import CheckpointError, ConfigError
 from modalign.generating import FITTED, WORDS, Fit, GeneratorAssembly, GeneratorPreparer, prompt_medium
 from modalign.integrations import peft
 from modalign.integrations.diffusers.index import adapted, read_object
 from modalign.model import Model
+from modalign.readers import LATENTS, Condition
 from modalign.registry import registry
 from modalign.roles import Content, Depiction, Loader
+from modalign.timeline import Timeline
 from modalign.world.concept import concepts
 from modalign.world.painter import SHIFT, Canvas, Painter, PainterSizes, PatchCodec, phrases, sample, starts
 from modalign.world.source import words_modality
@@ -48,6 +51,10 @@ class CanvasFit(Fit):
     def __call__(self, content: Content) -> Tensor:
         return self.canvas.fitted(content)
 
+    def seconds(self, fitted: Tensor, rate: float | None) -> float | None:
+        each = self.canvas.seconds
+        return None if each is None else self.canvas.patches(fitted[None]).shape[1] * each
+
     @property
     def facts(self) -> Mapping[str, object]:
         return {"canvas": type(self.canvas).__name__}
@@ -59,7 +66,7 @@ class PainterDenoiser(Denoiser):
 
     def __init__(self, sizes: PainterSizes, canvas: Canvas, words: str) -> None:
         super().__init__()
-        self.canvas, self.words = canvas, words
+        self.canvas, self.words, self.shape = canvas, words, (sizes.patches, sizes.latents)
         self.process = Process(prediction="flow", shift=SHIFT)
         self.network = Painter(sizes)
         self.codec = PatchCodec(sizes)
@@ -74,6 +81,19 @@ class PainterDenoiser(Denoiser):
 
     def nothing(self) -> Medium:
         return prompt_medium("", self.words)
+
+    @property
+    def timeline(self) -> Timeline:
+        if self.canvas.seconds is None:
+            return super().timeline
+        return Timeline(axis=0, each=self.canvas.seconds)
+
+    def sample(self, prompts: Sequence[Medium], sources: Sequence[torch.Generator], route: Route) -> Tensor:
+        there = self.codec.basis.device
+        noise = torch.stack([torch.randn(self.shape, generator=one) for one in sources]).to(there)
+        asked = torch.stack([phrases(cast(str, one.extra[WORDS])) for one in prompts]).to(there)
+        latents = sample(cast(Painter, self.network), asked, noise, route)
+        return torch.stack([cast(Tensor, one.value) for one in self.canvas.parts(self.codec.decode(latents))])
 
     def forward(self, noisy: Tensor, time: Tensor, condition: Condition) -> Tensor:
         return self.network(noisy, time, condition["phrase"])
@@ -137,8 +157,7 @@ class PainterAssembly(GeneratorAssembly):
             cast(Painter, self.denoiser.network),
             torch.stack([phrases(one) for one in prompts]).to(there),
             starts(len(prompts), config.seed, (sizes.patches, sizes.latents), first).to(there),
-            steps=config.num_inference_steps or STEPS,
-            guidance=1.0 if config.guidance_scale is None else config.guidance_scale,
+            Route(steps=config.num_inference_steps or STEPS, guidance=config.guidance_scale),
         )
         return self.denoiser.canvas.parts(self.denoiser.codec.decode(latents).cpu())
 

@@ -11,6 +11,8 @@ from modalign.objectives.orpo import ORPO
 from modalign.objectives.rao_kupper import RaoKupper
 from modalign.objectives.regression import Regression
 from modalign.objectives.reward import BradleyTerry
+from modalign.objectives.reward_gradient import DRaFT, ReFL, RewardGradient
+from modalign.objectives.reward_weighted import RewardWeighted
 from modalign.objectives.sft import SFT
 from modalign.objectives.simpo import SimPO
 from modalign.objectives.thurstone import Thurstone
@@ -23,6 +25,7 @@ __all__ = [
     "SFT",
     "BradleyTerry",
     "Cost",
+    "DRaFT",
     "HeadSpec",
     "Loss",
     "Mean",
@@ -32,7 +35,10 @@ __all__ = [
     "Ordinal",
     "Predictions",
     "RaoKupper",
+    "ReFL",
     "Regression",
+    "RewardGradient",
+    "RewardWeighted",
     "SimPO",
     "Thurstone",
 ]

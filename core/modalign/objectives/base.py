@@ -21,7 +21,7 @@ from modalign.comparison import Comparison
 from modalign.errors import DataError, ModelError
 from modalign.scores import ALL_KINDS, Scores, UnitKind
 
-Pairing = Literal["pair", "label", "response", "each"]
+Pairing = Literal["pair", "label", "response", "each", "prompt"]
 
 WHOLE = "reward"  #: the dimension of a response as a whole: a pair's order says which is better in it
 
@@ -50,20 +50,25 @@ class Judgements:
     scores: dimensions of which one must be said of a response, which is as good.
     most: scores lie between 0 and this.
     whole: scores are whole numbers.
+    least: responses to a prompt that must have one, where they are compared with one another.
     """
 
     preferences: tuple[str, ...] = ()
     scores: tuple[str, ...] = ()
     most: float | None = None
     whole: bool = False
+    least: int = 1
 
     def check(self, comparison: Comparison) -> None:
         """Raise a `DataError` where nothing that is asked for is said, or what is said cannot be right."""
         said = {**({WHOLE: 1.0} if comparison.kind == "pair" else {}), **comparison.preferences}
         found = [(f"preferences.{name}", said[name], 1.0) for name in self.preferences if name in said]
+        scored = 0
         for response in comparison.responses:
             scores = {**response.scores, **({} if response.reward is None else {WHOLE: response.reward})}
-            found += [(f"scores.{name}", scores[name], self.most) for name in self.scores if name in scores]
+            mine = [(f"scores.{name}", scores[name], self.most) for name in self.scores if name in scores]
+            scored += any(not math.isnan(one[1]) for one in mine)
+            found += mine
         found = [one for one in found if not math.isnan(one[1])]
         if not found and (self.preferences or self.scores):
             raise DataError(
@@ -72,6 +77,12 @@ class Judgements:
                 f"{', '.join(sorted({name for one in comparison.responses for name in one.scores})) or 'none'}",
                 fix=f"give one of {', '.join(dict.fromkeys((*self.preferences, *self.scores)))}, or set "
                 "on_bad_row: skip to leave such rows out",
+            )
+        if self.least > 1 and scored < self.least:
+            raise DataError(
+                "this objective compares responses to a prompt with one another",
+                got=f"{scored} of {len(comparison.responses)} responses with {', '.join(self.scores)}",
+                fix=f"give it to {self.least} or more, or set objective.baseline, which each is compared with alone",
             )
         for field_, value, most in found:
             broken = self.whole and field_.startswith("scores.") and not float(value).is_integer()

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from modalign.content import Message, Part, Response
-from modalign.registry import registry
-from modalign.report.page import Answer, Bar, Case, Cell, Page, Row
+from modalign.report.page import Bar, Case, Cell, Page, Row
 from modalign.report.runs import chart
+from modalign.report.shown import answer, show_all
 from modalign.world.demonstration import Demonstration, Stage
-from modalign.world.measure import Rate, Verdict, judge
+from modalign.world.measure import Rate
 
 CASES = 6  #: held-out prompts whose responses are shown side by side
 
@@ -18,6 +17,7 @@ _STAGES: Mapping[str, tuple[str, str, str]] = {
     "before": ("Before", "start", "after SFT on examples with mistakes"),
     "dpo": ("DPO", "dpo", "the contrast of chosen and rejected"),
     "control": ("Control", "control", "SFT on the same chosen responses"),
+    "own": ("Own pairs", "own", "DPO on its own answers, ranked by the oracle"),
 }
 
 
@@ -53,6 +53,19 @@ def of_demonstration(found: Demonstration) -> Page:
             level=0.0,
         ),
     )
+    if found.own is not None:
+        mine = found.own.folder
+        charts += (
+            chart(
+                "Displacement, on its own pairs",
+                "the same, where the model made both",
+                [
+                    ("chosen", "own", mine, "displacement/chosen"),
+                    ("rejected", "control", mine, "displacement/rejected"),
+                ],
+                level=0.0,
+            ),
+        )
     return Page(
         title="A tiny model, aligned where the truth is known",
         lead=found.verdict,
@@ -60,8 +73,8 @@ def of_demonstration(found: Demonstration) -> Page:
         facts=(
             ("Parameters", f"{found.parameters:,}"),
             (
-                "SFT, DPO and control steps",
-                f"{found.config.sft_steps} + {found.config.dpo_steps} + {found.config.dpo_steps}",
+                "Steps of SFT, and of each stage after it",
+                f"{found.config.sft_steps} + {' + '.join([str(found.config.dpo_steps)] * (len(found.stages) - 1))}",
             ),
             ("Held-out prompts" if found.config.held_out else "Prompts", f"{len(found.prompts)}"),
             ("Seed", f"{found.config.seed}"),
@@ -79,14 +92,16 @@ def of_demonstration(found: Demonstration) -> Page:
         "the mistake; only the difference between the two says which way is better.",
         examples=tuple(
             Case(
-                prompt=_show_all(pair.prompt),
+                prompt=show_all(pair.prompt),
                 answers=(
-                    _answer("chosen", "chosen", pair.prompt, pair.chosen),
-                    _answer("rejected", "rejected", pair.prompt, pair.rejected),
+                    answer("chosen", "chosen", pair.prompt, pair.chosen),
+                    answer("rejected", "rejected", pair.prompt, pair.rejected),
                 ),
             )
             for pair in found.examples[:2]
         ),
+        cases_note="Prompts of the measurement, one response each, sampled at temperature 1. Nothing was selected but "
+        "the first prompts in order.",
         cases=tuple(_case(found, number) for number in range(min(CASES, len(found.prompts)))),
         settings=(("This run", tuple((name, str(value)) for name, value in found.config)),),
     )
@@ -121,35 +136,6 @@ def _cells(rates: list[Rate], *, more_is_better: bool = True) -> tuple[Cell, ...
 def _case(found: Demonstration, number: int) -> Case:
     prompt = found.prompts[number].prompt
     return Case(
-        prompt=_show_all(prompt),
-        answers=tuple(_answer(*_STAGES[stage.name][:2], prompt, stage.responses[number]) for stage in found.stages),
+        prompt=show_all(prompt),
+        answers=tuple(answer(*_STAGES[stage.name][:2], prompt, stage.responses[number]) for stage in found.stages),
     )
-
-
-def _answer(label: str, role: str, prompt: tuple[Message, ...], response: Response) -> Answer:
-    verdict = judge(prompt, response, registry.depictions())
-    return Answer(
-        label=label,
-        role=role,
-        html="".join(_show(part) for part in response.parts()),
-        marks=() if verdict is None or verdict.shown is None else tuple(verdict.right.items()),
-        summary=_summary(verdict),
-        right=None if verdict is None else verdict.accurate,
-    )
-
-
-def _summary(verdict: Verdict | None) -> str:
-    if verdict is None:
-        return ""
-    if verdict.shown is None:
-        return "unreadable"
-    wrong = sum(not right for right in verdict.right.values())
-    return f"{wrong} wrong" if wrong else "all right"
-
-
-def _show_all(messages: tuple[Message, ...]) -> str:
-    return "".join(_show(part) for message in messages for part in message.parts)
-
-
-def _show(part: Part) -> str:
-    return registry.modality(part.modality).show(part)

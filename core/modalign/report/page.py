@@ -146,7 +146,7 @@ class Page:
     tables, galleries: further tables, and pictures.
     charts: curves.
     examples, examples_note: what the model was shown.
-    cases: responses to compare.
+    cases, cases_note: responses to compare.
     settings: a table of (name, value) per heading.
     """
 
@@ -164,6 +164,7 @@ class Page:
     charts: tuple[Chart, ...] = ()
     examples_note: str = ""
     examples: tuple[Case, ...] = ()
+    cases_note: str = ""
     cases: tuple[Case, ...] = ()
     settings: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = ()
 

@@ -9,7 +9,7 @@ from modalign.errors import DataError
 from modalign.objectives.base import Predictions
 from modalign.report.curves import Chart, Line
 from modalign.report.judged import of_predictions
-from modalign.report.page import Page
+from modalign.report.page import Case, Page
 from modalign.training.storage.metricslog import read_metrics
 from modalign.training.storage.predictions import Kept, kept
 from modalign.training.storage.runfolder import RunFolder
@@ -28,6 +28,8 @@ CHARTED: Mapping[str, str] = {
     "accuracy": "share of judgements that the model gets right",
     "eval_accuracy": "the same on the evaluation data",
     "margin": "reward of the chosen minus reward of the rejected",
+    "displacement/chosen": "how much larger its error is than the reference's, per dimension",
+    "displacement/rejected": "the same of the rejected",
     "grad_norm": "before clipping",
 }
 
@@ -68,8 +70,11 @@ def chart(
     return Chart(title=title, note=note, lines=lines, level=level) if lines else None
 
 
-def of_run(folder: Path) -> Page:
-    """The report of one training run: what its last evaluation found, its last metrics, its curves, its settings."""
+def of_run(folder: Path, cases: Sequence[Case] = ()) -> Page:
+    """The report of one training run: what its last evaluation found, its last metrics, its curves, its settings.
+
+    cases: prompts with what models answered; see `modalign.report.shown.before_and_after`.
+    """
     found = series(folder)
     predictions = kept(folder)
     judged = of_predictions({} if predictions is None else predictions.by_name)
@@ -91,6 +96,8 @@ def of_run(folder: Path) -> Page:
         tables=judged.tables,
         galleries=judged.galleries,
         charts=charts,
+        cases_note="What the model that the run started from answers, and what it answers now, from the same seed.",
+        cases=tuple(cases),
         settings=(("Run", settings(folder)), ("Last metrics", last)),
     )
 

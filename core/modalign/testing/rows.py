@@ -12,6 +12,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from modalign.backprop import MADE
 from modalign.batch import Targets
 from modalign.frozen import empty
 from modalign.objectives.base import Needs
@@ -27,7 +28,7 @@ class Row:
     """One comparison as an objective sees it.
 
     logps: by role, ``r`` log-likelihoods of its own responses, then of the mismatched ones.
-    rewards: ``r`` numbers of the heads.
+    rewards: ``r`` numbers of the heads, or of what was made.
     tokens: of each response.
     label: whether a single response is desirable; a pair's are (desirable, undesirable).
     margin, weight: of the comparison.
@@ -108,6 +109,7 @@ def lay(needs: Needs, rows: Sequence[Row], *, kind: UnitKind = "token") -> tuple
         rewards = [row.rewards for row in rows if row.rewards is not None]
         own_rewards = torch.cat(rewards)[:, None] if rewards else none[:, None]  # r 1
         heads = {name: numbers(needs.spec(name), own_rewards) for name in needs.heads}
+        heads |= {MADE: own_rewards} if needs.pairing == "prompt" else {}
         scores[role] = replace(scored, responses=len(tokens), rewards=heads)
     return scores, targets
 
@@ -123,11 +125,11 @@ def random_row(needs: Needs, *, seed: int) -> Row:
 
     return Row(
         logps={role: (-5 * (draw() - 0.5).abs()).requires_grad_() for role in needs.roles} if needs.units else {},
-        rewards=draw().requires_grad_() if needs.heads else None,
+        rewards=draw().requires_grad_() if needs.heads or needs.pairing == "prompt" else None,
         tokens=tuple(int(count) for count in torch.randint(1, 7, (total,), generator=noise)),
         label=seed % 2 == 0,
         weight=0.5 + seed % 3,
-        judged=bool(needs.heads),
+        judged=bool(needs.heads or needs.judgements.scores),
     )
 
 

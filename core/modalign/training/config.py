@@ -66,6 +66,10 @@ class TrainingConfig(Config):
     max_grad_norm: NonNegativeFloat = 1.0
     """Clip the global norm of the gradient to this; 0 does not clip."""
 
+    ema_decay: float | None = Field(default=None, gt=0.0, lt=1.0)
+    """Keep an exponential moving average of the trained weights that decays by this per step, and evaluate and save it
+    instead of the last ones: 0.999 or more for long runs of diffusion and flow."""
+
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     """Autocast of the forward pass."""
 
@@ -96,6 +100,10 @@ class TrainingConfig(Config):
 
     feature_cache: Path | None = None
     """A folder that keeps what frozen encoders give, by the medium's content, between epochs, runs and processes."""
+
+    precompute_features: bool = False
+    """Fill the feature cache with what frozen parts give of all data before the first step; then their weights leave
+    memory. For models whose decoders are diffusion or flow."""
 
     save_steps: PositiveInt | None = None
     """Write a checkpoint every so many steps; at the end in any case."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -22,6 +20,7 @@ from modalign.objectives.base import Predictions
 from modalign.training.checks import check_model
 from modalign.training.config import TrainConfig
 from modalign.training.heads import add_heads
+from modalign.training.progress import counting
 from modalign.training.storage.runfolder import RunFolder
 from modalign.training.trainer import Trainer, TrainResult
 
@@ -135,22 +134,5 @@ def _start(config: TrainConfig, trained: Path | None) -> tuple[Model, dict[str, 
 
 def _prepare(data: Data, model: Model, config: TrainConfig) -> Prepared:
     needs, workers = config.objective.needs, config.dataloader_num_workers
-    with _counting(len(data), f"reading {Path(data.name).name}") as progress:
+    with counting(len(data), f"reading {Path(data.name).name}") as progress:
         return prepare(data, model.assembly.preparer, needs, data.config, progress, workers=workers)
-
-
-@contextmanager
-def _counting(total: int, what: str) -> Iterator[Callable[[int], None] | None]:
-    """A bar on the terminal of the first process; None where there is no terminal."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    screen = Console(stderr=True)
-    if not screen.is_terminal or os.environ.get("RANK", "0") != "0":
-        yield None
-        return
-    columns = (TextColumn(escape(what)), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=screen, transient=True) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda done: bar.update(task, completed=done)

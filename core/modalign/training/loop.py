@@ -57,6 +57,8 @@ class Loop:
         position = progress.step * parts.plan.together
         report = stepper(progress.step, position, position // len(parts.data), micro, stop=self.stopped())
         self._took(report)
+        if self.session.average is not None:
+            self.session.average.update(progress.step)
         self._log(report)
         if report.stop and progress.step < parts.plan.steps:
             self._save()
@@ -96,7 +98,8 @@ class Loop:
         due = progress.step > 0 and (last or (every is not None and progress.step % every == 0))
         if self.parts.eval_data is None or not due or progress.evaluated == progress.step:
             return
-        found = measure(self.parts)
+        with self.session.averaged():
+            found = measure(self.parts)
         progress.evaluated = progress.step
         progress.metrics |= found.metrics
         self.session.keep(found.predictions)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import final
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from modalign.training.callbacks import Callback, Snapshot
@@ -18,6 +22,22 @@ _SHOWN = (  #: metrics worth a place beside the bar, the first ones that a run h
     "eval_accuracy",
     "learning_rate",
 )
+
+
+@contextmanager
+def counting(total: int, what: str, *, quiet: bool = False) -> Iterator[Callable[[int], None] | None]:
+    """A bar on the terminal of the first process, which is told how much is done; None where there is no terminal.
+
+    quiet: show none.
+    """
+    screen = Console(stderr=True)
+    if quiet or not screen.is_terminal or os.environ.get("RANK", "0") != "0":
+        yield None
+        return
+    columns = (TextColumn(escape(what)), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=screen, transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.update(task, completed=done)
 
 
 @final

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, final
 import torch
 from torch import Tensor, nn
 
+from modalign.backprop import Backprop
 from modalign.batch import Batch
 from modalign.draws import Draws
 from modalign.errors import CheckpointError, ConfigError
@@ -80,6 +81,21 @@ class Policy(Scorer):
 
     def scores(self, batch: Batch, draws: Draws) -> Scores:
         found = self.wrapped(batch, draws)
+        assert isinstance(found, Scores)
+        return found
+
+
+@final
+class Rollouts(Scorer):
+    """The policy, scored by the reward of media that it makes, through whose last steps the gradient reaches it."""
+
+    def __init__(self, policy: Policy, backprop: Backprop) -> None:
+        self.policy, self.backprop = policy, backprop
+        if isinstance(backprop.reward, nn.Module):
+            backprop.reward.to(policy.accelerator.device)
+
+    def scores(self, batch: Batch, draws: Draws) -> Scores:
+        found = self.policy.wrapped(batch, draws, self.backprop)
         assert isinstance(found, Scores)
         return found
 

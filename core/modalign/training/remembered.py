@@ -43,7 +43,7 @@ class Remembered(Scorer):
                     got=f"the decoder {name!r} gives units of kind {cast(Decoder, decoder).kind}",
                     fix="leave cache_reference out",
                 )
-        self._known: dict[_Key, tuple[Tensor, int]] = {}  # k float64 on the CPU, and the dimensions of each
+        self._known: dict[_Key, tuple[Tensor, float]] = {}  # k float64 on the CPU, and the dimensions of each
         self.asked = 0  #: batches that the inner scorer was asked about
 
     @torch.no_grad()
@@ -78,7 +78,7 @@ class Remembered(Scorer):
             values, owners = units.values.detach().double().cpu(), units.segment.cpu()
             for number in owners.unique().tolist():
                 mine = owners == number
-                dims = 0 if units.dims is None else int(units.dims.cpu()[mine][0])
+                dims = 0 if units.dims is None else units.dims.cpu()[mine][0].item()
                 self._known[keys[number]] = (values[mine], dims)
 
     def _recall(self, batch: Batch, keys: Sequence[_Key]) -> Scores:
@@ -104,4 +104,4 @@ class Remembered(Scorer):
 
 def _key(segment: Segment, draws: Draws) -> _Key:
     """What a segment's draws and their errors depend on, but for weights."""
-    return (segment.key, segment.decoder, segment.digest, segment.given, replace(draws, epoch=None))
+    return (segment.key, segment.decoder, segment.digest, segment.given, segment.spans, replace(draws, epoch=None))

@@ -16,6 +16,7 @@ from torch.optim import AdamW
 from modalign.errors import CheckpointError
 from modalign.fingerprint import fingerprint
 from modalign.model import Model
+from modalign.training.average import Average
 from modalign.training.config import TrainingConfig
 from modalign.training.metrics import Total, Window
 from modalign.training.parts import Parts
@@ -33,7 +34,7 @@ _FREE = frozenset(
         *("output_dir", "overwrite_output_dir", "resume_from_checkpoint", "report_to", "run_name", "logging_steps"),
         *("eval_steps", "save_steps", "save_total_limit", "merge_adapter", "push_to_hub", "hub_model_id"),
         *("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"),
-        *("dataloader_num_workers", "num_train_epochs", "max_steps", "feature_cache"),
+        *("dataloader_num_workers", "num_train_epochs", "max_steps", "feature_cache", "precompute_features"),
     }
 )
 
@@ -73,7 +74,9 @@ def digests(parts: Parts) -> dict[str, str]:
     }
 
 
-def capture(parts: Parts, optimizer: AdamW, progress: Progress, stands_on: Mapping[str, str]) -> TrainState:
+def capture(
+    parts: Parts, optimizer: AdamW, average: Average | None, progress: Progress, stands_on: Mapping[str, str]
+) -> TrainState:
     """The state of a run between two steps. Every process takes part; the first one's is whole."""
     ranks, plan = parts.ranks, parts.plan
     # the random state of each process, one row each; gathered by all, and put on disk by the first
@@ -89,7 +92,7 @@ def capture(parts: Parts, optimizer: AdamW, progress: Progress, stands_on: Mappi
     return TrainState(
         step=progress.step,
         position=min(progress.step * plan.together, plan.total),
-        tensors={name: value.detach().cpu().contiguous() for name, value in _named(parts, optimizer).items()}
+        tensors={name: value.detach().cpu().contiguous() for name, value in _named(parts, optimizer, average).items()}
         if ranks.main
         else {},
         data=data,
@@ -99,8 +102,10 @@ def capture(parts: Parts, optimizer: AdamW, progress: Progress, stands_on: Mappi
     )
 
 
-def restore(parts: Parts, optimizer: AdamW, state: TrainState, stands_on: Mapping[str, str]) -> Progress:
-    """Take a checkpoint back: weights, moments, what the reference keeps, and how far the run was."""
+def restore(
+    parts: Parts, optimizer: AdamW, average: Average | None, state: TrainState, stands_on: Mapping[str, str]
+) -> Progress:
+    """Take a checkpoint back: weights, their average, moments, what the reference keeps, and how far the run was."""
     ranks, scorers, plan = parts.ranks, parts.scorers, parts.plan
     state.refuse_other(stands_on)
     missed = state.step * plan.together - state.position
@@ -112,7 +117,7 @@ def restore(parts: Parts, optimizer: AdamW, state: TrainState, stands_on: Mappin
             missed,
         )
     _fill_moments(parts.model, optimizer, state)
-    wanted = _named(parts, optimizer)
+    wanted = _named(parts, optimizer, average)
     if set(wanted) != set(state.tensors):
         differ = sorted(set(wanted) ^ set(state.tensors))
         raise CheckpointError(
@@ -140,7 +145,7 @@ def restore(parts: Parts, optimizer: AdamW, state: TrainState, stands_on: Mappin
     )
 
 
-def _named(parts: Parts, optimizer: AdamW) -> dict[str, Tensor]:
+def _named(parts: Parts, optimizer: AdamW, average: Average | None) -> dict[str, Tensor]:
     """Every tensor that changes, by a flat name: trained weights, buffers, moments, and what the scorers keep."""
     model = parts.model
     trained = model.trainable()
@@ -150,6 +155,8 @@ def _named(parts: Parts, optimizer: AdamW) -> dict[str, Tensor]:
     for name, parameter in trained.items():
         for key, value in optimizer.state[parameter].items():
             found[f"optimizer.{name}.{key}"] = value
+    if average is not None:
+        found |= {f"average.{name}": value for name, value in average.tensors.items()}
     for role, scorer in parts.scorers.items():
         found |= {f"{role}.{name}": value for name, value in scorer.tensors().items()}
     return found

@@ -22,15 +22,16 @@ class ModelReward(Reward):
     """One dimension of a reward model.
 
     judge: the model.
-    dimension: by default `reward`, or the only one.
+    dimension: by default the only one, or `usual`.
+    usual: what is meant where a model judges several dimensions and none is named.
     """
 
-    def __init__(self, judge: RewardModel, *, dimension: str | None = None) -> None:
+    def __init__(self, judge: RewardModel, *, dimension: str | None = None, usual: str = USUAL) -> None:
         known = judge.dimensions
-        chosen = dimension or (known[0] if len(known) == 1 else USUAL)
+        chosen = dimension or (known[0] if len(known) == 1 else usual)
         if chosen not in known:
             raise ConfigError(
-                "which dimension is the reward?" if dimension is None else f"this reward model judges no {chosen!r}",
+                f"which dimension is the {usual}?" if dimension is None else f"this reward model judges no {chosen!r}",
                 got=f"dimensions: {', '.join(known)}",
                 fix=f"name one of them, for example {known[0]}",
             )
@@ -40,12 +41,13 @@ class ModelReward(Reward):
         return [verdict[self.dimension] for verdict in self.judge.judge(list(prompts), list(responses))]
 
 
-def find_reward(name: str, *, dimension: str | None = None, batch_size: int = 8) -> Reward:
+def find_reward(name: str, *, dimension: str | None = None, batch_size: int = 8, usual: str = USUAL) -> Reward:
     """The reward of a name.
 
     name: of a registered reward, else a reward model's folder or id; `./NAME` is a folder in any case.
     dimension: of a reward model, the one that counts.
     batch_size: responses that a reward model judges at a time.
+    usual: the dimension that is meant where a reward model judges several and none is named.
     """
     try:
         found = registry.reward(name)
@@ -69,4 +71,4 @@ def find_reward(name: str, *, dimension: str | None = None, batch_size: int = 8)
         )
     from modalign.reward import RewardModel
 
-    return ModelReward(RewardModel.load(name, batch_size=batch_size), dimension=dimension)
+    return ModelReward(RewardModel.load(name, batch_size=batch_size), dimension=dimension, usual=usual)

@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain, islice
 from typing import Final, TypeAlias, final
@@ -16,10 +16,42 @@ from modalign.config import GenerationConfig
 from modalign.content import Message, Response
 from modalign.data.messages import says_nothing
 from modalign.errors import ConfigError, ModelError
+from modalign.frozen import empty
 from modalign.model import Model, generation
 
-#: One number per response: a `Reward`, or any function like it. NaN says nothing of a response.
-Judge: TypeAlias = Callable[[Sequence[Sequence[Message]], Sequence[Response]], Sequence[float]]
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What a judge says of a response, where one number does not say it.
+
+    rank: what responses to one prompt are ordered by, compared number by number; the highest is the best.
+    reward: how good it is, which the response keeps.
+    scores: further numbers by dimension, which it keeps too.
+    """
+
+    rank: tuple[float, ...]
+    reward: float
+    scores: Mapping[str, float] = field(default_factory=empty)
+
+    @staticmethod
+    def of(said: float | Verdict) -> Verdict:
+        """What a judge said; of a number it is rank and reward."""
+        return said if isinstance(said, Verdict) else Verdict(rank=(float(said),), reward=float(said))
+
+    @property
+    def finite(self) -> bool:
+        """Whether it says anything: a judge says nothing of a response by a number that is not finite."""
+        return all(map(math.isfinite, (*self.rank, self.reward, *self.scores.values())))
+
+    def margin(self, other: Verdict) -> float | None:
+        """How much better this one is, in reward; None where reward is not what put it before the other."""
+        by_reward = self.rank[:-1] == other.rank[:-1] and (self.rank[-1], other.rank[-1]) == (self.reward, other.reward)
+        return self.reward - other.reward if by_reward else None
+
+
+#: A number or a `Verdict` per response: a `Reward`, or any function like it. NaN says nothing of a response.
+Judge: TypeAlias = Callable[[Sequence[Sequence[Message]], Sequence[Response]], Sequence[float | Verdict]]
 
 EQUAL: Final = "every response has the same reward"
 SAME: Final = "the best and the worst response are the same"
@@ -33,10 +65,12 @@ class Rollout:
 
     asked: the prompt; responses it came with are not looked at.
     responses: in the order of their seeds; one that says nothing, or of which the judge says nothing, has no reward.
+    verdicts: of each; None where there is none.
     """
 
     asked: Comparison
     responses: tuple[Response, ...]
+    verdicts: tuple[Verdict | None, ...]
 
     @property
     def rewards(self) -> tuple[float, ...]:
@@ -45,7 +79,8 @@ class Rollout:
 
     @property
     def pair(self) -> Comparison | None:
-        """The best response and the worst, the first of equals; its margin is what lies between their rewards.
+        """The best response and the worst, the first of equals; its margin is what lies between their rewards, where
+        that is what they were ordered by.
 
         It has the id of the prompt, else one by where the prompt was read.
         """
@@ -58,21 +93,21 @@ class Rollout:
 
     @cached_property
     def _verdict(self) -> Comparison | str:
-        judged = [(one.reward, one) for one in self.responses if one.reward is not None]
+        judged = [(said, one) for said, one in zip(self.verdicts, self.responses, strict=True) if said is not None]
         if len(judged) < 2:
             return UNJUDGED
-        (high, chosen), (low, rejected) = max(judged, key=_reward), min(judged, key=_reward)
-        if high == low:
+        (high, chosen), (low, rejected) = max(judged, key=_rank), min(judged, key=_rank)
+        if high.rank == low.rank:
             return EQUAL
         if chosen.messages == rejected.messages:
             return SAME
-        found, asked = Comparison.pair(self.asked.prompt, chosen, rejected, margin=high - low), self.asked
+        found, asked = Comparison.pair(self.asked.prompt, chosen, rejected, margin=high.margin(low)), self.asked
         name = asked.id or (None if asked.origin is None else str(asked.origin))
         return replace(found, id=name, origin=asked.origin, weight=asked.weight, facts=asked.facts)
 
 
-def _reward(judged: tuple[float, Response]) -> float:
-    return judged[0]
+def _rank(judged: tuple[Verdict, Response]) -> tuple[float, ...]:
+    return judged[0].rank
 
 
 @final
@@ -85,18 +120,22 @@ class Tally:
         self.rewards: list[float] = []  #: of every response that has one
         self.chosen: list[float] = []
         self.rejected: list[float] = []
+        self.scores: list[Mapping[str, float]] = []  #: of every response that has a reward
+        self.compared: list[tuple[Mapping[str, float], Mapping[str, float]]] = []  #: of chosen and rejected
 
     def pairs(self, answers: Iterable[Rollout]) -> Iterator[Comparison]:
         """The pairs there are."""
         for one in answers:
             self.prompts += 1
             self.rewards += one.rewards
-            if one.pair is None:
+            self.scores += [said.scores for said in one.verdicts if said is not None]
+            if (pair := one.pair) is None:
                 self.dropped[one.dropped or ""] += 1
             else:
-                self.chosen.append(max(one.rewards))
-                self.rejected.append(min(one.rewards))
-                yield one.pair
+                self.chosen.append(pair.chosen.reward or 0.0)
+                self.rejected.append(pair.rejected.reward or 0.0)
+                self.compared.append((pair.chosen.scores, pair.rejected.scores))
+                yield pair
 
 
 @final
@@ -195,7 +234,8 @@ def _rollouts(
             raise ModelError("one response to each prompt", got=f"{len(answers)} to {len(some)} prompts")
         judged = iter(_judged(judge, [prompt for prompt in asked for _ in seeds], list(chain(*answers))))
         for one in some:
-            yield Rollout(asked=one, responses=tuple(islice(judged, count)))
+            responses, said = zip(*islice(judged, count), strict=True)
+            yield Rollout(asked=one, responses=responses, verdicts=said)
         done += len(some)
         if progress is not None:
             progress(len(some))
@@ -208,18 +248,34 @@ def _seeds(seed: int, done: int, count: int) -> range:
     return range(start, start + count)
 
 
-def _judged(judge: Judge, prompts: Sequence[Sequence[Message]], responses: Sequence[Response]) -> list[Response]:
-    """The responses with their rewards; those that say nothing are not judged, as no row could hold them."""
-    speaking = [at for at, one in enumerate(responses) if not says_nothing(one.messages)]
-    numbers = judge([prompts[at] for at in speaking], [responses[at] for at in speaking]) if speaking else []
-    if len(numbers) != len(speaking):
+def verdicts(
+    judge: Judge, prompts: Sequence[Sequence[Message]], responses: Sequence[Response], name: str = "reward"
+) -> list[Verdict]:
+    """What a judge says of each response.
+
+    name: what messages call the judge.
+    """
+    found = judge(prompts, responses)
+    if len(found) != len(responses):
         raise ModelError(
-            "a reward gives one number per response",
-            got=f"{len(numbers)} numbers for {len(speaking)} responses",
-            fix="correct the reward",
+            f"a {name} gives one number per response",
+            got=f"{len(found)} numbers for {len(responses)} responses",
+            fix=f"correct the {name}",
         )
-    rewards = {at: float(number) for at, number in zip(speaking, numbers, strict=True)}
-    return [
-        replace(one, reward=rewards[at] if math.isfinite(rewards.get(at, math.nan)) else None)
-        for at, one in enumerate(responses)
-    ]
+    return [Verdict.of(one) for one in found]
+
+
+def _judged(
+    judge: Judge, prompts: Sequence[Sequence[Message]], responses: Sequence[Response]
+) -> list[tuple[Response, Verdict | None]]:
+    """The responses with their verdicts; those that say nothing are not judged, as no row could hold them."""
+    speaking = [at for at, one in enumerate(responses) if not says_nothing(one.messages)]
+    said = verdicts(judge, [prompts[at] for at in speaking], [responses[at] for at in speaking]) if speaking else []
+    known = {at: one for at, one in zip(speaking, said, strict=True) if one.finite}
+    return [_kept(one, known.get(at)) for at, one in enumerate(responses)]
+
+
+def _kept(response: Response, said: Verdict | None) -> tuple[Response, Verdict | None]:
+    if said is None:
+        return replace(response, reward=None), None
+    return replace(response, reward=said.reward, scores={**response.scores, **said.scores}), said

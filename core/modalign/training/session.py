@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from types import MappingProxyType
 from typing import final
@@ -12,6 +12,7 @@ from typing import final
 from torch.optim import AdamW
 
 from modalign.objectives.base import Predictions
+from modalign.training.average import Average
 from modalign.training.callbacks import Event, Snapshot, notify
 from modalign.training.card import resolved, write_card
 from modalign.training.hub import push
@@ -54,11 +55,14 @@ class Session:
     parts: what it is made of.
     folder: open in the first process.
     optimizer: of the model.
+    average: of what trains; None where none is kept.
     """
 
     def __init__(self, parts: Parts, folder: RunFolder, optimizer: AdamW) -> None:
         self.parts, self.folder, self.optimizer = parts, folder, optimizer
         self.progress = Progress()
+        decay = parts.config.ema_decay
+        self.average = None if decay is None else Average(parts.model.trainable(), decay)
         self._stands_on = digests(parts)
         parts.ranks.agree("what the run stands on", dict(self._stands_on))
 
@@ -82,7 +86,9 @@ class Session:
         ranks.on_main(look)
         said = ranks.gather(str(found[0].absolute()) if found else None)[0]
         if said is not None:
-            self.progress = restore(self.parts, self.optimizer, load_checkpoint(Path(str(said))), self._stands_on)
+            self.progress = restore(
+                self.parts, self.optimizer, self.average, load_checkpoint(Path(str(said))), self._stands_on
+            )
 
         def forget() -> None:  # what the run did after that checkpoint will be done again
             set_aside_after(self.folder.checkpoints, self.progress.step)
@@ -116,7 +122,7 @@ class Session:
 
     def save(self) -> None:
         """Commit a checkpoint."""
-        state = capture(self.parts, self.optimizer, self.progress, self._stands_on)
+        state = capture(self.parts, self.optimizer, self.average, self.progress, self._stands_on)
 
         def commit() -> None:
             self.folder.metrics.sync()
@@ -125,8 +131,16 @@ class Session:
         self.parts.ranks.on_main(commit)
         self.tell("on_save")
 
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within it the model has the weights that count: the averaged ones, where an average is kept."""
+        with nullcontext() if self.average is None else self.average.standing():
+            yield
+
     def finish(self) -> None:
         """Write the final model and its card, and upload them where the config says so."""
+        if self.average is not None:
+            self.average.take()
         self.parts.ranks.on_main(self._finish)
 
     def _finish(self) -> None:

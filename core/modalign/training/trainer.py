@@ -14,6 +14,7 @@ from modalign.errors import ConfigError
 from modalign.features import FeatureCache
 from modalign.model import Model
 from modalign.objectives.base import Objective
+from modalign.objectives.reward_gradient import RewardGradient
 from modalign.training.callbacks import Callback
 from modalign.training.checks import check_model, leave_out
 from modalign.training.config import TrainingConfig
@@ -26,9 +27,10 @@ from modalign.training.loop import Loop
 from modalign.training.optimizer import make_optimizer
 from modalign.training.parts import Parts
 from modalign.training.plan import training_plan
+from modalign.training.precompute import check_precompute, precompute, restore
 from modalign.training.progress import ProgressBar
 from modalign.training.ranks import Ranks, make_accelerator
-from modalign.training.reference import REFERENCE, Policy, Scorer, make_scorers
+from modalign.training.reference import POLICY, REFERENCE, Policy, Rollouts, Scorer, make_scorers
 from modalign.training.remembered import Remembered
 from modalign.training.samples import Source, prepare_samples
 from modalign.training.session import Session, open_folder
@@ -90,6 +92,8 @@ class Trainer:
         add_heads(model, objective, seed=config.seed)
         check_model(model, objective)
         check_hub(config)
+        check_precompute(config, model, objective)
+        restore(model)
         leave_out(model, objective)
         if config.disable_dropout:
             disable_dropout(model)
@@ -126,6 +130,8 @@ class Trainer:
         with open_folder(parts) as folder, Stop() as stop:
             session = Session(parts, folder, optimizer)
             session.resume()
+            if parts.config.precompute_features:
+                precompute(parts, stopped=lambda: stop.requested)
             session.tell("on_train_begin")
             try:
                 with parts.policy.prepared():
@@ -169,6 +175,8 @@ def _configure(config: TrainingConfig | None, settings: Mapping[str, object]) ->
 def _scorers(policy: Policy, objective: Objective, config: TrainingConfig) -> dict[str, Scorer]:
     """Whose scores the objective compares; the reference's are kept where the config says so."""
     scorers = make_scorers(policy, objective.needs.roles, config.reference)
+    if isinstance(objective, RewardGradient):
+        scorers[POLICY] = Rollouts(policy, objective.backprop())
     if not config.cache_reference:
         return scorers
     if REFERENCE not in scorers:

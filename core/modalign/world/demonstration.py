@@ -1,7 +1,8 @@
 """A demonstration that preferences align a model: teach a tiny one by SFT, align it by DPO, ask the oracle.
 
 The preference pairs share a defect: the chosen response is wrong too, the rejected one is wrong in the same way and in
-one more. Imitating the chosen, the control, makes the model worse; only the contrast between the two helps.
+one more. Imitating the chosen, the control, makes the model worse; only the contrast between the two helps. Where it is
+asked for, the model is also aligned on pairs of its own making: its responses, ranked by the oracle.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
 from modalign.comparison import Comparison
-from modalign.config import Config
+from modalign.config import Config, GenerationConfig
 from modalign.content import Response
 from modalign.data import read
+from modalign.denoising import Times
+from modalign.draws import DrawConfig
 from modalign.errors import ConfigError, ModelError
 from modalign.loading import load
 from modalign.model import Model
@@ -28,6 +31,7 @@ from modalign.objectives.dpo import DPO
 from modalign.objectives.sft import SFT
 from modalign.registry import registry
 from modalign.training import Trainer
+from modalign.training.rollout import sample_pairs
 from modalign.world.measure import Measure, Verdict, judge, measure
 from modalign.world.source import words_modality
 
@@ -74,13 +78,26 @@ class DemonstrationConfig(Config):
     samples: PositiveInt = Field(default=288)
     """Prompts the oracle judges responses to."""
 
+    own_prompts: NonNegativeInt = 0
+    """Prompts to each of which the taught model answers four times; the best and the worst answer are a pair of its own
+    making. 0 leaves that out."""
+
+    guidance_scale: PositiveFloat | None = None
+    """How far sampling follows the prompt, where the model knows guidance; None is the model's own way."""
+
+    prompt_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Share of the examples of teaching whose prompt is left empty: guidance compares with what that teaches."""
+
+    sft_times: Times = "auto"
+    """How times of teaching are drawn, where the model draws them."""
+
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Stage:
     """One model of the demonstration, as the oracle found it.
 
-    name: what it is called: `before`, `dpo`, `control`.
+    name: what it is called: `before`, `dpo`, `control`, `own`.
     folder: its run folder.
     responses: to the prompts, sampled at temperature 1.
     measure: what the oracle says of them.
@@ -105,6 +122,7 @@ class Demonstration:
     before, dpo, control: after SFT; after DPO on the pairs; after SFT on the chosen responses of the same pairs. The
         last two both start from the first.
     parameters: of the model.
+    own: after DPO on pairs of its own making, from the first too; None where that was not asked for.
     """
 
     config: DemonstrationConfig
@@ -114,11 +132,13 @@ class Demonstration:
     dpo: Stage
     control: Stage
     parameters: int
+    own: Stage | None = None
 
     @property
-    def stages(self) -> tuple[Stage, Stage, Stage]:
-        """All three, in order."""
-        return self.before, self.dpo, self.control
+    def stages(self) -> tuple[Stage, ...]:
+        """All there are, in order."""
+        found = (self.before, self.dpo, self.control)
+        return found if self.own is None else (*found, self.own)
 
     @property
     def seconds(self) -> float:
@@ -134,7 +154,7 @@ class Demonstration:
     @property
     def verdict(self) -> str:
         """One honest sentence on what was found."""
-        before, dpo, control = (f"{100 * stage.measure.accuracy.value:.0f} %" for stage in self.stages)
+        before, dpo, control = (f"{100 * stage.measure.accuracy.value:.0f} %" for stage in self.stages[:3])
         numbers = f"DPO {dpo}, before {before}, imitation of the same chosen responses {control}"
         if self.won:
             return f"The contrast helped, imitation did not: {numbers}."
@@ -168,7 +188,8 @@ def demonstrate(folder: Path, config: DemonstrationConfig, *, say: Say, quiet: b
     seed = str(config.seed)
     with _one_thread():
         clock = time.perf_counter()
-        say("1/3  teach: a tiny model learns the oracle world from examples, 45 % of them with a mistake (SFT)")
+        last = 4 if config.own_prompts else 3
+        say(f"1/{last}  teach: a tiny model learns the oracle world from examples, 45 % of them with a mistake (SFT)")
         student = _student(folder / "student", config)
         of = "" if config.modality is None else f"{config.modality}/"
         rows = min(config.sft_rows, config.sft_steps * config.batch_size)  # none that no step would see
@@ -180,16 +201,21 @@ def demonstrate(folder: Path, config: DemonstrationConfig, *, say: Say, quiet: b
 
         def stage(name: str, model: Model, run: Path) -> Stage:
             nonlocal clock
-            responses = model.generate(
-                [one.prompt for one in prompts], temperature=1.0, max_new_tokens=40, batch_size=96, seed=config.seed
-            )
+            responses = model.assembly.generate(model, [one.prompt for one in prompts], _sampling(config))
             found = measure(_verdicts(prompts, responses))
             seconds, clock = time.perf_counter() - clock, time.perf_counter()
             say(f"     {name}: accuracy {found.accuracy}, unreadable {found.unreadable.value:.3f}  ({seconds:.0f} s)")
             return Stage(name=name, folder=run, responses=tuple(responses), measure=found, seconds=seconds)
 
         def train(
-            name: str, start: Path, objective: Objective, data: Sequence[Comparison], *, steps: int, rate: float
+            name: str,
+            start: Path,
+            objective: Objective,
+            data: Sequence[Comparison],
+            *,
+            steps: int,
+            rate: float,
+            draws: DrawConfig | None = None,
         ) -> Stage:
             model = load(str(start))
             result = Trainer(
@@ -203,16 +229,34 @@ def demonstrate(folder: Path, config: DemonstrationConfig, *, say: Say, quiet: b
                 warmup_steps=10,
                 logging_steps=5,
                 seed=config.seed,
+                draws=draws or DrawConfig(),
                 quiet=quiet,
             ).train()
             return stage(name, model, result.folder)
 
-        before = train("before", student, SFT(), taught, steps=config.sft_steps, rate=config.sft_learning_rate)
+        before = train(
+            "before",
+            student,
+            SFT(),
+            taught,
+            steps=config.sft_steps,
+            rate=config.sft_learning_rate,
+            draws=DrawConfig(times=config.sft_times, prompt_dropout=config.prompt_dropout),
+        )
         start = before.folder / "final"
-        say("2/3  align: pairs that share a defect; chosen wrong once, rejected the same and once more (DPO)")
+        say(f"2/{last}  align: pairs that share a defect; chosen wrong once, rejected the same and once more (DPO)")
         dpo = train("dpo", start, DPO(beta=config.beta), pairs, steps=config.dpo_steps, rate=config.learning_rate)
-        say("3/3  control: imitate the chosen responses of the same pairs instead (SFT)")
+        say(f"3/{last}  control: imitate the chosen responses of the same pairs instead (SFT)")
         control = train("control", start, SFT(), pairs, steps=config.dpo_steps, rate=config.learning_rate)
+        own = None
+        if config.own_prompts:
+            say(f"4/{last}  its own pairs: the best and the worst of four answers, by the oracle (DPO)")
+            # of the same kind as those that measure, and after them where both are of one split
+            size = config.samples + config.own_prompts
+            answered = tuple(read("oracle", split=f"{of}prompts", limit=size, revision=seed))[config.samples :]
+            made = _own_pairs(load(str(start)), answered, config)
+            say(f"     {len(made)} pairs of {config.own_prompts} prompts")
+            own = train("own", start, DPO(beta=config.beta), made, steps=config.dpo_steps, rate=config.learning_rate)
     return Demonstration(
         config=config,
         prompts=prompts,
@@ -220,6 +264,7 @@ def demonstrate(folder: Path, config: DemonstrationConfig, *, say: Say, quiet: b
         before=before,
         dpo=dpo,
         control=control,
+        own=own,
         parameters=sum(value.numel() for value in load(str(student)).parameters()),
     )
 
@@ -234,6 +279,39 @@ def _student(folder: Path, config: DemonstrationConfig) -> Path:
             fix="give the depiction a `student`, or install modalign[all]",
         )
     return found
+
+
+def _sampling(config: DemonstrationConfig) -> GenerationConfig:
+    """How responses are made, in every stage alike."""
+    return GenerationConfig(
+        temperature=1.0,
+        max_new_tokens=40,
+        guidance_scale=config.guidance_scale,
+        batch_size=96,
+        seed=config.seed,
+    )
+
+
+def _own_pairs(model: Model, prompts: Sequence[Comparison], config: DemonstrationConfig) -> tuple[Comparison, ...]:
+    """What a model answers to prompts that it will not be measured on, as pairs."""
+    how = _sampling(config)
+    found = sample_pairs(
+        model,
+        prompts,
+        registry.reward("oracle"),
+        seed=how.seed,
+        batch_size=how.batch_size,
+        temperature=how.temperature,
+        max_new_tokens=how.max_new_tokens,
+        guidance_scale=how.guidance_scale,
+    )
+    if not found.pairs:
+        raise ModelError(
+            "the model answers every prompt alike, so there are no pairs of its own making",
+            got=", ".join(f"{reason}: {count}" for reason, count in found.dropped.items()),
+            fix="teach it longer (sft_steps), or leave them out (own_prompts=0)",
+        )
+    return found.pairs
 
 
 def _verdicts(prompts: Sequence[Comparison], responses: Sequence[Response]) -> list[Verdict]:

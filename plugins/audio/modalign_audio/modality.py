@@ -38,6 +38,7 @@ class AudioModality(Modality):
     blocks: ClassVar[tuple[str, ...]] = ("audio",)
     columns: ClassVar[tuple[str, ...]] = ("audio", "audios")
     settings: ClassVar[type[MediaSettings]] = AudioSettings
+    timed: ClassVar[bool] = True
 
     def read(self, block: Mapping[str, object], *, root: Path | None) -> Part:
         return read_part(block, root)

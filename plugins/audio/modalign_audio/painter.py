@@ -15,7 +15,7 @@ from modalign.errors import DataError
 from modalign.integrations.painter import PainterLoader
 from modalign.roles import Content
 from modalign.world.painter import Canvas
-from modalign_audio.world import SAMPLES
+from modalign_audio.world import RATE, SAMPLES
 
 _PATCH = 200  #: samples: a twentieth of a second
 
@@ -25,6 +25,7 @@ class AudioCanvas(Canvas):
     """Sounds ``1 4000`` in twentieths of their second."""
 
     latents = 16
+    seconds = _PATCH / RATE
 
     def fitted(self, content: Content) -> Tensor:
         if content.tensor.shape != (1, SAMPLES):

@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 from random import Random
+from types import MappingProxyType
 from typing import ClassVar, cast, final
 
 import torch
@@ -60,7 +61,9 @@ class AudioDepiction(Depiction):
 
     modality: ClassVar[str] = "audio"
     attributes: ClassVar[frozenset[str]] = frozenset({*_FREE, "order"})
-    lesson: ClassVar[Mapping[str, object]] = LESSON
+    lesson: ClassVar[Mapping[str, object]] = MappingProxyType(
+        {**LESSON, "sft_steps": 1100, "dpo_steps": 200, "learning_rate": 2e-4}
+    )
 
     def depict(self, concept: Concept, *, seed: int = 0) -> Part:
         random = Random(f"audio/{seed}")

@@ -24,7 +24,7 @@ _HIGH, _WIDE = 4, 16  #: pixels of a patch: things stand in the middle of a half
 class ImageCanvas(Canvas):
     """Pictures ``3 32 32`` in strips of 4 by 16 pixels."""
 
-    latents, width = 32, 128
+    latents, width = 40, 128
 
     def fitted(self, content: Content) -> Tensor:
         if content.tensor.shape != (3, SIZE, SIZE):

@@ -25,7 +25,7 @@ from modalign.world.painter import LESSON
 from modalign_image.colours import NAMES, paint, strengths
 
 SIZE = 32
-JITTER = 0.75  #: pixels, either way
+JITTER = 0.4  #: pixels, either way
 MINIMUM = 8  #: pixels of a shape; what is smaller than SPECK is noise, what lies between is unreadable
 SPECK = 3
 AGREEMENT = 0.7  #: least overlap (soft intersection over union) of a thing with the shape it is read as
@@ -52,7 +52,9 @@ class ImageDepiction(Depiction):
 
     modality: ClassVar[str] = "image"
     attributes: ClassVar[frozenset[str]] = frozenset({"count", "shape", "colour", "side"})
-    lesson: ClassVar[Mapping[str, object]] = MappingProxyType({**LESSON, "sft_steps": 1100, "dpo_steps": 160})
+    lesson: ClassVar[Mapping[str, object]] = MappingProxyType(
+        {**LESSON, "sft_steps": 1400, "dpo_steps": 160, "learning_rate": 2e-4}
+    )
 
     def depict(self, concept: Concept, *, seed: int = 0) -> Part:
         random = Random(f"image/{seed}")

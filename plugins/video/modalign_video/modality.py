@@ -39,6 +39,7 @@ class VideoModality(Modality):
     blocks: ClassVar[tuple[str, ...]] = ("video",)
     columns: ClassVar[tuple[str, ...]] = ("video", "videos")
     settings: ClassVar[type[MediaSettings]] = VideoSettings
+    timed: ClassVar[bool] = True
 
     def read(self, block: Mapping[str, object], *, root: Path | None) -> Part:
         return read_part(block, root)

@@ -15,7 +15,7 @@ from modalign.errors import DataError
 from modalign.integrations.painter import PainterLoader
 from modalign.roles import Content
 from modalign.world.painter import Canvas
-from modalign_video.world import FRAMES, SIZE
+from modalign_video.world import FRAMES, RATE, SIZE
 
 
 @final
@@ -23,6 +23,7 @@ class VideoCanvas(Canvas):
     """Clips ``8 3 16 16``, a frame a patch."""
 
     latents = 16
+    seconds = 1 / RATE
 
     def fitted(self, content: Content) -> Tensor:
         if content.tensor.shape != (FRAMES, 3, SIZE, SIZE):

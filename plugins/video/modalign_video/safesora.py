@@ -89,7 +89,7 @@ class Harmlessness(_Pairs):
 
 @final
 class Labels(Format):
-    """Clips, each with its labels of harm as scores of 0 or 1, and `is_safe` as its label."""
+    """Clips, each with its labels of harm as scores of 0 or 1, `unsafe` beside `is_safe`, which is its label too."""
 
     def claims(self, columns: frozenset[str], row: Mapping[str, object]) -> bool:
         return {"prompt_text", "video_id"} <= columns and bool(columns & {"video_labels", "is_safe"})
@@ -163,7 +163,7 @@ def _clip(parser: Parser, clip: Mapping[str, object], row: Mapping[str, object],
             scores |= {name: float(one) for name, one in _harms(fields.take("video_labels"), "video_labels").items()}
         safe = fields.flag("is_safe") if fields.has("is_safe") else None
         if safe is not None:
-            scores["is_safe"] = float(safe)
+            scores |= {"is_safe": float(safe), "unsafe": float(not safe)}  # the second is what a cost model's sign says
         facts: dict[str, Fact] = {"video_id": known}
         facts |= {name: fields.text(name) for name in ("video_text", "generated_from") if fields.has(name)}
         _remarks(fields)

@@ -19,6 +19,7 @@ from modalign.objectives import (
     SFT,
     BradleyTerry,
     Cost,
+    DRaFT,
     Loss,
     Mean,
     Moderation,
@@ -26,7 +27,9 @@ from modalign.objectives import (
     Objective,
     Ordinal,
     RaoKupper,
+    ReFL,
     Regression,
+    RewardWeighted,
     SimPO,
     Thurstone,
 )
@@ -47,6 +50,10 @@ OBJECTIVES = [
     SimPO(gamma=0.0),
     ORPO(),
     ORPO(beta=1.0),
+    RewardWeighted(),
+    RewardWeighted(baseline=0.3, temperature=0.5, max_weight=2.0),
+    DRaFT(),
+    ReFL(ceiling=0.4),
     BradleyTerry(),
     BradleyTerry(center_rewards_coefficient=0.1),
     RaoKupper(),
@@ -71,7 +78,15 @@ def test_likelihoods_that_are_not_normalised_are_refused_in_words(objective: Obj
         objective.refuse(frozenset({"token", kind}))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("objective", [SFT(), DPO(), IPO(), KTO(), BradleyTerry()], ids=repr)
+@pytest.mark.parametrize("objective", [DRaFT(), ReFL()], ids=repr)
+@pytest.mark.parametrize("kind", ["token", "step"])
+def test_the_gradient_of_a_reward_needs_a_denoiser(objective: Objective, kind: str) -> None:
+    objective.refuse(frozenset({"draw"}))
+    with pytest.raises(ModelError, match=f"needs a denoiser.*units of kind {kind}.*DPO, SFT"):
+        objective.refuse(frozenset({"draw", kind}))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("objective", [SFT(), DPO(), IPO(), KTO(), RewardWeighted(), BradleyTerry()], ids=repr)
 def test_other_objectives_take_every_kind_of_unit(objective: Objective) -> None:
     objective.refuse(frozenset({"token", "draw", "step"}))
 

@@ -71,7 +71,7 @@ def test_a_pipeline_that_misses_weights_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"hight": 16}, r"^model\.options: hight: .*found: 16; to mend: settings: height, width, aspect_tolerance"),
+        ({"hight": 16}, r"^model\.options: hight: .*found: 16; to mend: settings: height, width, aspect_buckets"),
         ({"height": -16}, r"^model\.options: height: .*greater than 0"),
         ({"height": 15}, r"^model\.options\.height: .*found: 15 pixels; to mend: a multiple of 2"),
         ({"guidance": 2.0}, r"^model\.options: guidance: .*settings: height"),

@@ -52,10 +52,13 @@ class PipelineAssembly(GeneratorAssembly):
         folder.mkdir(parents=True, exist_ok=True)
         options = self.family.settings.model_dump(mode="json", exclude_defaults=True)
         (folder / OPTIONS).write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")
+        # parts that have left memory come back to be saved, and there may be room nowhere else
+        here = torch.device("cpu")
         if self._lora is None:
-            cast(_Saving, self.family.pipe).save_pretrained(folder, safe_serialization=True)
+            with self.denoiser.whole(here):
+                cast(_Saving, self.family.pipe).save_pretrained(folder, safe_serialization=True)
         elif merge:
-            with _Standing(self.family, self._merged()):
+            with _Standing(self.family, self._merged()), self.denoiser.whole(here):
                 cast(_Saving, self.family.pipe).save_pretrained(folder, safe_serialization=True)
         else:
             self._lora.save(folder)
@@ -71,6 +74,7 @@ class PipelineAssembly(GeneratorAssembly):
 
     @torch.no_grad()
     def write(self, prompts: Sequence[str], config: GenerationConfig, first: int) -> list[Part]:
+        self.denoiser.restore()  # for good: who asks once will ask again
         return self.family.write(prompts, config, first)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Protocol, cast
+from typing import ClassVar, Protocol, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from modalign.config import Config, GenerationConfig
 from modalign.content import Part
 from modalign.denoising import Process
-from modalign.errors import ConfigError
-from modalign.generating import Fit
+from modalign.errors import ConfigError, ModelError
+from modalign.generating import Buckets, Fit
 from modalign.integrations.diffusers.process import Scheduler, process_of
+from modalign.timeline import Timeline, no_time
 
 
 class Pipeline(Protocol):
@@ -91,9 +92,31 @@ class Family(ABC):
         return {}
 
     @property
+    def timeline(self) -> Timeline:
+        """When each latent of a medium is; a `DataError` where its media have no time."""
+        raise no_time(self.modality)
+
+    @property
     def facts(self) -> Mapping[str, object]:
         """What conditions depend on beside weights, by name."""
         return {"family": type(self).__name__, **self.settings.model_dump()}
+
+    # --- sizes -----------------------------------------------------------------------------------
+
+    @property
+    def sizes(self) -> Sequence[Mapping[str, object]]:
+        """The settings of each size that media may be fitted to; none where they are all fitted to one."""
+        return ()
+
+    def at(self, size: Mapping[str, object]) -> Self:
+        """The family with other settings: that of another size."""
+        return type(self)(self.pipe, self.settings.model_copy(update=dict(size))) if size else self
+
+    @property
+    def fitting(self) -> Fit:
+        """How media become what the autoencoder reads, of whichever size is nearest."""
+        fits = tuple(self.at(size).fit for size in self.sizes)
+        return Buckets(fits) if fits else self.fit
 
     # --- what a family says ----------------------------------------------------------------------
 
@@ -119,7 +142,8 @@ class Family(ABC):
     def predict(self, noisy: Tensor, time: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
         """The network's prediction, of the shape of ``noisy``.
 
-        noisy: ``b ...`` of the network's type.
+        noisy: ``b ...`` of the network's type; its shape is what says the size of the media, which may be another
+            than the settings'.
         time: ``b`` of the process.
         """
 
@@ -129,6 +153,22 @@ class Family(ABC):
 
         first: the number of the first prompt: one has the same noise whatever comes with it.
         """
+
+    def make(self, prompts: Sequence[str], sources: list[torch.Generator], config: GenerationConfig) -> list[Tensor]:
+        """The same as tensors, as the modality lays out what is decoded, with the graph that the pipeline made.
+
+        sources: of noise, one for each prompt.
+        """
+        raise ModelError(
+            "no gradient passes through how this family makes media",
+            got=type(self).__name__,
+            fix="write its `make`, or use an objective that learns from responses (DPO, SFT)",
+        )
+
+    @property
+    def unguided(self) -> float:
+        """What its pipeline is told as `guidance_scale` where the network's own predictions are wanted."""
+        return 1.0
 
     # --- what families share ---------------------------------------------------------------------
 

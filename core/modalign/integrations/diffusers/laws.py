@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Final, Protocol, cast, final
@@ -16,20 +17,23 @@ import torch
 from torch import Tensor, nn
 
 from modalign.assembler import assemble, encode
-from modalign.batch import Batch
+from modalign.batch import Batch, Medium
 from modalign.comparison import Comparison
 from modalign.config import AdapterConfig, GenerationConfig
 from modalign.content import Message, Part
 from modalign.denoiser import DenoisingDecoder
 from modalign.draws import Draws
-from modalign.generating import prompt_medium
+from modalign.errors import DataError
+from modalign.generating import FITTED, prompt_medium
 from modalign.integrations.diffusers.denoiser import PipelineDenoiser
 from modalign.integrations.diffusers.family import Family, Pipeline
 from modalign.loading import load
 from modalign.model import Model
 from modalign.objectives import DPO, IPO, KTO, SFT
 from modalign.objectives.base import Objective
+from modalign.registry import registry
 from modalign.testing.case import require
+from modalign.timeline import Spans
 from modalign.world.source import words_modality
 
 _STEPS = 2
@@ -50,6 +54,7 @@ LAWS: Final = (
     "predictions_are_the_pipelines",
     "latents_are_the_pipelines",
     "writing_is_seeded",
+    "spans_add_up",
     "saved_pipelines_load",
     "adapters_load_in_the_pipeline",
 )
@@ -234,6 +239,38 @@ class FamilyLaws:
         alone = _values(model, _PROMPTS[:1], seed=1)[0]
         require(torch.allclose(together[0], alone, atol=1e-4), "a prompt's medium does not depend on its neighbours")
 
+    def spans_add_up(self) -> None:
+        """Latents last as long as their medium, and spans of it that complement one another are the whole; media
+        without time have no spans."""
+        model = self.base
+        family, preparer = _family(model), model.assembly.preparer
+        if not registry.modality(family.modality).timed:
+            for ask in (lambda: family.timeline, lambda: preparer.encode(_spanned(self.rows[0], ((0.0, 1.0),)))):
+                try:
+                    ask()
+                except DataError as error:
+                    require("has no time" in str(error), f"it must say why; found: {error}")
+                else:
+                    require(False, f"{family.modality} has no time, and yet spans")
+            return
+        encoded = preparer.encode(self.rows[0])[0]
+        (medium,) = [encoded.media[one.digest or ""] for one in encoded.segments]
+        fitted = medium.tensors[FITTED]
+        seconds = family.fit.seconds(fitted, family.rate)
+        line, latents = family.timeline, _decoder(model).denoiser.latents([medium])[0]
+        times = line.times(latents.shape[line.axis])
+        lasts = times[-1][1]
+        require(seconds is not None and math.isclose(lasts, seconds), f"latents last {lasts} s, the medium {seconds} s")
+        self._end_is_last(medium, latents, times)
+        cut = 0.37 * lasts
+        first, second = ((0.0, cut),), ((cut, 2 * lasts),)
+        whole, every, some, rest = (self._scored(spans) for spans in ((), (*first, *second), first, second))
+        require(every.equal(whole), "spans of everything are the whole, exactly")
+        chosen, others = (some + rest)[:, 0], torch.stack([some, rest])[:, :, 1]
+        require(torch.allclose(chosen, whole[:, 0], rtol=1e-9), f"the parts {chosen} are the whole {whole[:, 0]}")
+        require(bool((some[:, 0] < 0).all() and (rest[:, 0] < 0).all()), "each part has errors")
+        require(bool((others == whole[:, 1]).all()), "the other response of a pair has spans of its own")
+
     def saved_pipelines_load(self, place: Path) -> None:
         """A pipeline saved here loads with diffusers' `from_pretrained` and writes what this one writes."""
         model = self.model()
@@ -263,6 +300,27 @@ class FamilyLaws:
         again = load(str(place / "adapter"), options=self.options).eval()
         found = _values(again, _PROMPTS, seed=1)[0]
         require(torch.allclose(found, written, atol=1e-4), "adapters that were saved load again")
+
+    def _scored(self, spans: Spans) -> Tensor:
+        """Scores of chosen and rejected, ``b 2``, where these spans of the chosen are scored."""
+        rows = [_spanned(one, spans) for one in self.rows]
+        model = self.base
+        with torch.no_grad():
+            batch = FamilyLaws(self.folder, rows, self.options).batch(model, DPO())
+            return model(batch, Draws(seed=5, count=2)).logps.reshape(-1, 2)
+
+    def _end_is_last(self, medium: Medium, latents: Tensor, times: Sequence[tuple[float, float]]) -> None:
+        """Raise where another end of a medium changes its first latents more than its last."""
+        family = _family(self.base)
+        changed, line = medium.tensors[FITTED].clone(), family.timeline
+        axis = 0 if changed.ndim > 3 else -1  # frames of a clip, samples of a sound
+        quarter = changed.narrow(axis, changed.shape[axis] * 3 // 4, -(-changed.shape[axis] // 4))
+        quarter.copy_(quarter.flip(-1, -2) if changed.ndim > 3 else torch.linspace(-0.5, 0.5, quarter.shape[-1]))
+        other = _decoder(self.base).denoiser.latents([replace(medium, tensors={FITTED: changed})])[0]
+        moved = (other - latents).abs().movedim(line.axis, 0).flatten(1).mean(1)
+        at = torch.tensor([(start + end) / 2 / times[-1][1] for start, end in times])
+        early, late = moved[at < 0.5].mean(), moved[at >= at[-1].clamp(max=0.7)].mean()
+        require(bool(early < late), f"what comes last changes the last latents most; found: {moved}")
 
     # --- inside ----------------------------------------------------------------------------------
 
@@ -297,6 +355,14 @@ def _values(model: Model, prompts: Sequence[str], *, seed: int) -> list[Tensor]:
     asked = [[Message(role="user", parts=(Part(modality=words_modality(), value=one),))] for one in prompts]
     found = model.generate(asked, seed=seed, num_inference_steps=_STEPS)
     return [cast(Tensor, next(one.parts()).value) for one in found]
+
+
+def _spanned(pair: Comparison, spans: Spans) -> Comparison:
+    """The pair with these spans of its chosen response alone."""
+    messages = tuple(
+        replace(one, parts=tuple(replace(part, spans=spans) for part in one.parts)) for one in pair.chosen.messages
+    )
+    return replace(pair, responses=(replace(pair.chosen, messages=messages), pair.rejected))
 
 
 def _decoder(model: Model) -> DenoisingDecoder:

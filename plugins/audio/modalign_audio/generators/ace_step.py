@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import ClassVar, Protocol, cast, final
 
 import torch
@@ -17,6 +18,7 @@ from einops import rearrange, repeat
 from torch import Tensor
 
 from modalign.integrations.diffusers.family import called
+from modalign.timeline import Timeline
 from modalign_audio.generators.base import AudioFamily
 
 _VOICE = 30  #: seconds of the sound that says whose voice it shall be
@@ -63,6 +65,10 @@ class AceStep(AudioFamily):
     @property
     def samples(self) -> int:
         return self.window  # the pipeline cuts nothing off
+
+    @property
+    def timeline(self) -> Timeline:
+        return replace(super().timeline, axis=0)
 
     def asked(self) -> dict[str, object]:
         return {"audio_duration": self.seconds}

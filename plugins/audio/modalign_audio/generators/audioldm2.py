@@ -49,6 +49,7 @@ class AudioLDM2(AudioFamily):
     network: ClassVar[str] = "unet"
     texts: ClassVar[tuple[str, ...]] = ("text_encoder", "text_encoder_2", "projection_model", "language_model")
     together: ClassVar[bool] = False
+    told: ClassVar[bool] = False
 
     def __init__(self, pipe: Pipeline, settings: Config) -> None:
         super().__init__(pipe, settings)

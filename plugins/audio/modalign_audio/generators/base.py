@@ -5,11 +5,13 @@ b sounds, c channels, s samples, d channels of the latents, t their frames.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Protocol, cast, final
 
+import torch
 from einops import rearrange, reduce, repeat
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
@@ -17,9 +19,11 @@ from torch import Tensor, nn
 from modalign.config import Config, GenerationConfig
 from modalign.content import Part
 from modalign.errors import ConfigError, DataError
+from modalign.frozen import empty
 from modalign.generating import Fit
 from modalign.integrations.diffusers.family import Family, Pipeline, type_of
 from modalign.roles import Content
+from modalign.timeline import Timeline
 
 
 class AudioOptions(Config):
@@ -27,6 +31,9 @@ class AudioOptions(Config):
 
     seconds: PositiveFloat | None = None
     """Length of a sound, in seconds; by default what the network was made for."""
+
+    duration_buckets: tuple[PositiveFloat, ...] = ()
+    """Lengths in seconds, of which a sound is cut or filled to the nearest; those of a pair to that of the chosen."""
 
     tolerance: NonNegativeFloat = 0.25
     """How far the lengths of two sounds of one comparison may differ, as a share, before the row is bad: both are cut
@@ -42,12 +49,14 @@ class SoundFit(Fit):
     samples: that are kept, at the model's rate: what it is asked for.
     window: samples that come out, where the network always sees more than it is asked for.
     tolerance: of lengths in a comparison.
+    asked: the length, where a network that makes several is told of it.
     """
 
     channels: int
     samples: int
     window: int
     tolerance: float = 0.25
+    asked: Mapping[str, object] = field(default_factory=empty)
 
     def __call__(self, content: Content) -> Tensor:
         sound = content.tensor.float()
@@ -57,6 +66,9 @@ class SoundFit(Fit):
             sound = repeat(reduce(sound, "c s -> s", "mean"), "s -> c s", c=self.channels)
         kept = sound[:, : self.samples]
         return nn.functional.pad(kept, (0, self.window - kept.shape[-1])).contiguous()
+
+    def seconds(self, fitted: Tensor, rate: float | None) -> float | None:
+        return None if rate is None else fitted.shape[-1] / rate
 
     def check(self, contents: Sequence[Content]) -> None:
         lengths = [one.tensor.shape[-1] / (one.rate or 1.0) for one in contents]
@@ -68,6 +80,10 @@ class SoundFit(Fit):
                 fix="leave the row out (on_bad_row: skip), or raise model.options.tolerance: all are cut or filled "
                 f"with silence to {self.samples} samples",
             )
+
+    def gap(self, contents: Sequence[Content]) -> tuple[float, ...]:
+        """By the length of the first, which is a pair's chosen."""
+        return (abs(math.log(max(contents[0].tensor.shape[-1], 1) / self.samples)),)
 
 
 class _Spread(Protocol):
@@ -98,28 +114,32 @@ class AudioFamily(Family):
     """A family that makes sounds; its autoencoder is Oobleck's, of waves, unless it says otherwise.
 
     together: whether a prompt gets the same sound from the pipeline whatever prompts are beside it.
+    told: whether the network is told, by what conditions it, how long a sound is.
     """
 
     modality: ClassVar[str] = "audio"
     options: ClassVar[type[Config]] = AudioOptions
     together: ClassVar[bool] = True
+    told: ClassVar[bool] = True
 
     def __init__(self, pipe: Pipeline, settings: Config) -> None:
         super().__init__(pipe, settings)
-        self.seconds = self._seconds()
+        said = cast(AudioOptions, settings)
+        self.seconds = self._made(said.seconds or self.usual, "seconds")
+        for seconds in said.duration_buckets:
+            self._made(seconds, "duration_buckets")
 
-    def _seconds(self) -> float:
-        """Seconds that it makes: what is said, else what the network was made for."""
-        found = cast(AudioOptions, self.settings).seconds or self.usual
+    def _made(self, seconds: float, setting: str) -> float:
+        """A length that it makes; a `ConfigError` where it makes none of it."""
         least, most = self.least / self.rate, self.most
-        if found < least or (most is not None and found > most):
+        if seconds < least or (most is not None and seconds > most):
             raise ConfigError(
                 "this model makes no sound of that length",
-                where="model.options.seconds",
-                got=f"{found:g} s",
+                where=f"model.options.{setting}",
+                got=f"{seconds:g} s",
                 fix=f"at least {least:.4g} s" + ("" if most is None else f" and at most {most:.6g} s"),
             )
-        return found
+        return seconds
 
     # --- what a family says ----------------------------------------------------------------------
 
@@ -153,6 +173,10 @@ class AudioFamily(Family):
         return cast(int, self.part(self.autoencoder).hop_length)
 
     @property
+    def timeline(self) -> Timeline:
+        return Timeline(axis=1, each=self.hop / self.rate)  # of latents ``d t ...``
+
+    @property
     def window(self) -> int:
         """Samples that the network sees: whole frames of the latents."""
         return -(-self.samples // self.hop) * self.hop
@@ -170,12 +194,18 @@ class AudioFamily(Family):
 
     @property
     def fit(self) -> Fit:
+        said = cast(AudioOptions, self.settings)
         return SoundFit(
             channels=self.channels,
             samples=min(self.samples, self.window),
             window=self.window,
-            tolerance=cast(AudioOptions, self.settings).tolerance,
+            tolerance=said.tolerance,
+            asked={"seconds": self.seconds} if said.duration_buckets and self.told else empty(),
         )
+
+    @property
+    def sizes(self) -> Sequence[Mapping[str, object]]:
+        return [{"seconds": seconds} for seconds in cast(AudioOptions, self.settings).duration_buckets]
 
     @property
     def decoding(self) -> Mapping[str, object]:
@@ -188,20 +218,25 @@ class AudioFamily(Family):
         return latents.float()  # Oobleck's bottleneck keeps latents near unit variance, so that nothing scales them
 
     def write(self, prompts: Sequence[str], config: GenerationConfig, first: int) -> list[Part]:
+        sounds = self.make(prompts, self.noise(len(prompts), config, first), config)
+        facts = {"sampling_rate": int(self.rate)}
+        return [Part(modality="audio", value=one.cpu(), facts=facts) for one in sounds]
+
+    def make(self, prompts: Sequence[str], sources: list[torch.Generator], config: GenerationConfig) -> list[Tensor]:
+        """Sounds ``c s`` from -1 to 1."""
         size = len(prompts) if self.together else 1
         found: list[Tensor] = []
         for start in range(0, len(prompts), max(size, 1)):
             some = list(prompts[start : start + size])
             made = self.pipe(
                 prompt=some,
-                generator=self.noise(len(some), config, first + start),
+                generator=sources[start : start + size],
                 output_type="pt",
                 **self.sampling(config),
                 **self.asked(),
             )
             found += cast(_Made, made).audios
-        facts = {"sampling_rate": int(self.rate)}
-        return [Part(modality="audio", value=_layered(one.float().cpu()), facts=facts) for one in found]
+        return [_layered(one.float().to(self.device)) for one in found]  # some pipelines take them from the device
 
     def posterior(self, media: Tensor) -> Tensor:
         """The mode of the distribution that the autoencoder gives."""

@@ -6,7 +6,7 @@ b samples, c channels, h w pixels.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final, Protocol, cast, final
 
@@ -17,10 +17,11 @@ from torch import Tensor
 
 from modalign.config import Config, GenerationConfig
 from modalign.content import Part
-from modalign.errors import ConfigError, DataError
+from modalign.errors import ConfigError
 from modalign.generating import Fit
 from modalign.integrations.diffusers.family import Family, Pipeline, type_of
 from modalign.roles import Content
+from modalign_image.generators.shapes import aspect_sizes, check_buckets, check_shapes, shape_gap
 
 _LONGEST: Final = 4  #: times what is kept of a side, the most of it that is resized
 
@@ -34,9 +35,16 @@ class ImageOptions(Config):
     width: PositiveInt | None = None
     """Pixels; by default what the network was made for."""
 
+    aspect_buckets: bool | tuple[tuple[PositiveInt, PositiveInt], ...] = False
+    """Sizes, height and width, of which a picture is fitted to the one that is nearest in shape; of equal area, a
+    quarter more or less. `true` makes them: from half to twice as wide as high."""
+
     aspect_tolerance: NonNegativeFloat = 0.25
     """How far the aspect ratios of two pictures of one comparison may differ, as a share, before the row is bad: both
     are cropped to the same size, and the preference may have been about what is cut off."""
+
+    vae_tiling: bool = False
+    """The autoencoder takes large pictures tile by tile, which needs less memory and gives slightly other latents."""
 
 
 class PromptOptions(ImageOptions):
@@ -73,15 +81,10 @@ class PictureFit(Fit):
         return center_crop(resized, [self.height, self.width]).contiguous()
 
     def check(self, contents: Sequence[Content]) -> None:
-        ratios = [one.tensor.shape[-1] / one.tensor.shape[-2] for one in contents]
-        if ratios and max(ratios) > min(ratios) * (1 + self.tolerance):
-            raise DataError(
-                "the pictures of this comparison differ in shape",
-                field="rejected",
-                got=f"aspect ratios from {min(ratios):.2f} to {max(ratios):.2f}",
-                fix="leave the row out (on_bad_row: skip), or raise model.options.aspect_tolerance: all are cropped to "
-                f"{self.width} by {self.height}",
-            )
+        check_shapes(contents, self.tolerance, (self.height, self.width), "pictures")
+
+    def gap(self, contents: Sequence[Content]) -> tuple[float, ...]:
+        return (shape_gap(contents, (self.height, self.width)),)
 
 
 class _Autoencoder(Protocol):
@@ -101,6 +104,8 @@ class ImageFamily(Family):
     def __init__(self, pipe: Pipeline, settings: Config) -> None:
         super().__init__(pipe, settings)
         self.size = self._size()
+        if cast(ImageOptions, settings).vae_tiling:
+            self._tile()
 
     def _size(self) -> tuple[int, int]:
         """Pixels that it makes: what is said, else what the network was made for."""
@@ -116,6 +121,26 @@ class ImageFamily(Family):
                     fix=f"a multiple of {self.multiple}",
                 )
         return found["height"], found["width"]
+
+    def _tile(self) -> None:
+        autoencoder = self.part(self.autoencoder)
+        try:
+            cast("Callable[[], None]", autoencoder.enable_tiling)()
+        except (AttributeError, NotImplementedError) as error:
+            raise ConfigError(
+                "the autoencoder of this pipeline takes nothing tile by tile",
+                where="model.options.vae_tiling",
+                got=type(autoencoder).__name__,
+                fix="leave it out; with less height and width it needs less memory",
+            ) from error
+
+    @property
+    def sizes(self) -> Sequence[Mapping[str, object]]:
+        said = cast(ImageOptions, self.settings).aspect_buckets
+        if isinstance(said, bool):
+            said = aspect_sizes(*self.size, self.multiple) if said else ()
+        check_buckets(said, self.multiple)
+        return [{"height": height, "width": width} for height, width in said]
 
     @property
     def usual(self) -> tuple[int, int]:
@@ -143,18 +168,23 @@ class ImageFamily(Family):
         return self.scaled(self.posterior(self.pixels(media)))
 
     def write(self, prompts: Sequence[str], config: GenerationConfig, first: int) -> list[Part]:
+        pictures = self.make(prompts, self.noise(len(prompts), config, first), config)
+        return [Part(modality="image", value=one.cpu()) for one in pictures]
+
+    def make(self, prompts: Sequence[str], sources: list[torch.Generator], config: GenerationConfig) -> list[Tensor]:
+        """Pictures ``3 h w`` from 0 to 1."""
         height, width = self.size
         found = self.pipe(
             prompt=list(prompts),
             height=height,
             width=width,
-            generator=self.noise(len(prompts), config, first),
+            generator=sources,
             output_type="pt",
             **self.sampling(config),
             **self.asked(config),
         )
         pictures = cast(Tensor, found.images)  # pyright: ignore[reportAttributeAccessIssue] - one class per pipeline
-        return [Part(modality="image", value=one.float().clamp(0, 1).cpu()) for one in pictures]
+        return [one.float().clamp(0, 1) for one in pictures]
 
     def asked(self, config: GenerationConfig) -> dict[str, object]:
         """What this family's pipeline is asked beside that."""

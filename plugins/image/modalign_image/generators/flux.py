@@ -36,6 +36,10 @@ class Flux(ImageFamily):
     def multiple(self) -> int:
         return 2 * self.down
 
+    @property
+    def unguided(self) -> float:
+        return cast(FluxOptions, self.settings).guidance  # it is no guidance, but what the network is told of it
+
     def condition(self, prompts: list[str]) -> Mapping[str, Tensor]:
         states, pooled, _ = self.pipe.encode_prompt(prompt=prompts, prompt_2=None, device=self.device, **self.limit())
         return {"states": states, "pooled": pooled}

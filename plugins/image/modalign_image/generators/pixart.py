@@ -51,7 +51,8 @@ class PixArt(ImageFamily):
         """What the larger networks of alpha are told: height and width, and their ratio."""
         if not cast(bool, self.denoise.use_additional_conditions):
             return {"resolution": None, "aspect_ratio": None}
-        (height, width), count = self.size, noisy.shape[0]
+        count, _, *size = noisy.shape
+        height, width = (side * self.down for side in size)
         return {
             "resolution": noisy.new_tensor([height, width]).expand(count, -1),
             "aspect_ratio": noisy.new_tensor([height / width]).expand(count, -1),

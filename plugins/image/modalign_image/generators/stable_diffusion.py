@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, final
+from typing import ClassVar, Final, final
 
+import torch
 from torch import Tensor, nn
 
 from modalign.config import GenerationConfig
 from modalign.content import Part
 from modalign.integrations.diffusers.family import called
 from modalign_image.generators.base import ImageFamily
+
+_CHECKER: Final = "safety_checker"
 
 
 @final
@@ -33,7 +36,17 @@ class StableDiffusion(ImageFamily):
         )
 
     def write(self, prompts: Sequence[str], config: GenerationConfig, first: int) -> list[Part]:
-        checker = self.pipe.components.get("safety_checker")
+        checker = self.pipe.components.get(_CHECKER)
         if isinstance(checker, nn.Module):
             checker.to(self.device)  # it is no part of the model that is trained, and stays where it was loaded
         return super().write(prompts, config, first)
+
+    def make(self, prompts: Sequence[str], sources: list[torch.Generator], config: GenerationConfig) -> list[Tensor]:
+        if not torch.is_grad_enabled():
+            return super().make(prompts, sources, config)
+        checker = getattr(self.pipe, _CHECKER)
+        setattr(self.pipe, _CHECKER, None)  # it looks at copies, and what it blackens has no gradient
+        try:
+            return super().make(prompts, sources, config)
+        finally:
+            setattr(self.pipe, _CHECKER, checker)

@@ -32,7 +32,7 @@ class StableDiffusionXL(ImageFamily):
         if self.pipe.config.get("force_zeros_for_empty_prompt"):  # what its guidance compares with is no prompt at all
             some = torch.tensor([bool(prompt) for prompt in prompts], device=states.device)
             states, pooled = states * some[:, None, None], pooled * some[:, None]
-        return {"states": states, "pooled": pooled, "sizes": self._sizes(pooled).expand(len(prompts), -1)}
+        return {"states": states, "pooled": pooled}
 
     def predict(self, noisy: Tensor, time: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
         return called(
@@ -40,14 +40,16 @@ class StableDiffusionXL(ImageFamily):
             sample=noisy,
             timestep=self.clock(time, noisy),
             encoder_hidden_states=condition["states"],
-            added_cond_kwargs={"text_embeds": condition["pooled"], "time_ids": condition["sizes"]},
+            added_cond_kwargs={"text_embeds": condition["pooled"], "time_ids": self._sizes(noisy, condition["pooled"])},
         )
 
-    def _sizes(self, pooled: Tensor) -> Tensor:
-        """Original size, upper left corner of the crop and target size, section 2.2 of the paper: ``1 6``.
+    def _sizes(self, noisy: Tensor, pooled: Tensor) -> Tensor:
+        """Original size, upper left corner of the crop and target size, section 2.2 of the paper: ``b 6``.
 
         Those of a picture that was neither small nor cropped, as the pipeline asks for one: a network that was told how
         each picture had been cut would learn that, and no preference.
         """
         make = cast("Callable[..., Tensor]", getattr(self.pipe, "_get_add_time_ids"))  # noqa: B009 - no public name
-        return make(self.size, (0, 0), self.size, pooled.dtype, pooled.shape[-1]).to(pooled.device)
+        count, _, height, width = noisy.shape
+        size = (height * self.down, width * self.down)
+        return make(size, (0, 0), size, pooled.dtype, pooled.shape[-1]).to(pooled.device).expand(count, -1)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, cast, final
 
@@ -22,7 +22,9 @@ from modalign.errors import ConfigError, DataError, ModelError
 from modalign.generating import Fit
 from modalign.integrations.diffusers.family import Pipeline
 from modalign.roles import Content
+from modalign.timeline import Timeline
 from modalign_image.generators.base import ImageFamily, PictureFit, PromptOptions
+from modalign_image.generators.shapes import check_shapes, shape_gap
 
 
 class VideoOptions(PromptOptions):
@@ -30,6 +32,9 @@ class VideoOptions(PromptOptions):
 
     num_frames: PositiveInt | None = None
     """Frames of a clip; by default what the network was made for. Data's clips are cut to so many."""
+
+    frame_buckets: tuple[PositiveInt, ...] = ()
+    """Numbers of frames, of which a clip is cut to the longest that it has; those of a pair to one that both have."""
 
     fps: float | None = Field(default=None, ge=0.001, le=1000, allow_inf_nan=False)
     """Frames per second that clips are decoded, and written, at; by default what the network was made for."""
@@ -73,20 +78,13 @@ class ClipFit(Fit):
         fit = PictureFit(self.height, self.width)
         return torch.stack([fit(Content(modality="image", tensor=frame)) for frame in clip[: self.frames]])
 
+    def seconds(self, fitted: Tensor, rate: float | None) -> float | None:
+        return len(fitted) / self.fps
+
     def check(self, contents: Sequence[Content]) -> None:
-        if not contents:
-            return
-        shapes = [one.tensor.shape[-1] / one.tensor.shape[-2] for one in contents]
-        if max(shapes) > min(shapes) * (1 + self.aspect_tolerance):
-            raise DataError(
-                "the clips of this comparison differ in shape",
-                field="rejected",
-                got=f"aspect ratios from {min(shapes):.2f} to {max(shapes):.2f}",
-                fix="leave the row out (on_bad_row: skip), or raise model.options.aspect_tolerance: all are cropped to "
-                f"{self.width} by {self.height}",
-            )
+        check_shapes(contents, self.aspect_tolerance, (self.height, self.width), "clips")
         lengths = [len(one.tensor) / self.fps for one in contents]
-        if max(lengths) > min(lengths) * (1 + self.length_tolerance):
+        if lengths and max(lengths) > min(lengths) * (1 + self.length_tolerance):
             raise DataError(
                 "the clips of this comparison differ in length",
                 field="rejected",
@@ -94,6 +92,11 @@ class ClipFit(Fit):
                 fix="leave the row out (on_bad_row: skip), or raise model.options.length_tolerance: all are cut to the "
                 f"first {self.frames / self.fps:.2f} seconds",
             )
+
+    def gap(self, contents: Sequence[Content]) -> tuple[float, ...]:
+        """By frames that the shortest does not have, then by those of the first that are cut off, then by shape."""
+        missing = max(self.frames - min(len(one.tensor) for one in contents), 0)
+        return (missing, -self.frames, shape_gap(contents, (self.height, self.width)))
 
     def _short(self, found: int) -> DataError:
         most = (found - 1) // self.step * self.step + 1
@@ -125,14 +128,15 @@ class VideoFamily(ImageFamily):
         said = cast(VideoOptions, settings)
         self.fps = said.fps or self.usual_fps
         self.frames = said.num_frames or self.usual_frames
-        if (self.frames - 1) % self.step:
-            below = (self.frames - 1) // self.step * self.step + 1
-            raise ConfigError(
-                "this model makes no clip of that length",
-                where="model.options.num_frames",
-                got=f"{self.frames} frames",
-                fix=f"one more than a multiple of {self.step}: {below} or {below + self.step}",
-            )
+        for name, frames in (("num_frames", self.frames), *(("frame_buckets", one) for one in said.frame_buckets)):
+            if (frames - 1) % self.step:
+                below = (frames - 1) // self.step * self.step + 1
+                raise ConfigError(
+                    "this model makes no clip of that length",
+                    where=f"model.options.{name}",
+                    got=f"{frames} frames",
+                    fix=f"one more than a multiple of {self.step}: {below} or {below + self.step}",
+                )
 
     @property
     def rate(self) -> float | None:
@@ -153,12 +157,30 @@ class VideoFamily(ImageFamily):
         return self.default("height"), self.default("width")
 
     @property
+    def sizes(self) -> Sequence[Mapping[str, object]]:
+        shapes = super().sizes
+        lengths = [{"num_frames": frames} for frames in cast(VideoOptions, self.settings).frame_buckets]
+        if not shapes or not lengths:
+            return [*shapes, *lengths]
+        return [{**shape, **length} for shape in shapes for length in lengths]
+
+    @property
     def down(self) -> int:
         return int(getattr(self.pipe, self.spatial))
 
     @property
     def step(self) -> int:
         """Frames that a clip may be longer or shorter by, beside the first one: those of one latent."""
+        return int(getattr(self.pipe, self.temporal))
+
+    @property
+    def timeline(self) -> Timeline:
+        # of latents ``c t h w``: the first one is of the first frame alone, as all of these autoencoders are causal
+        return Timeline(axis=1, each=self.ratio / self.fps, first=1 / self.fps)
+
+    @property
+    def ratio(self) -> int:
+        """Frames of one latent after the first."""
         return int(getattr(self.pipe, self.temporal))
 
     @property
@@ -190,19 +212,23 @@ class VideoFamily(ImageFamily):
         return {**super().asked(config), "num_frames": self.frames}
 
     def write(self, prompts: Sequence[str], config: GenerationConfig, first: int) -> list[Part]:
+        clips, facts = self.make(prompts, self.noise(len(prompts), config, first), config), {"fps": self.fps}
+        return [Part(modality="video", value=one.cpu(), facts=facts) for one in clips]
+
+    def make(self, prompts: Sequence[str], sources: list[torch.Generator], config: GenerationConfig) -> list[Tensor]:
+        """Clips ``t 3 h w`` from 0 to 1."""
         height, width = self.size
         found = self.pipe(
             prompt=list(prompts),
             height=height,
             width=width,
-            generator=self.noise(len(prompts), config, first),
+            generator=sources,
             output_type="pt",
             **self.sampling(config),
             **self.asked(config),
         )
         clips = cast(Tensor, found.frames)  # pyright: ignore[reportAttributeAccessIssue] - one class per pipeline
-        facts = {"fps": self.fps}
-        return [Part(modality="video", value=one.float().clamp(0, 1).cpu(), facts=facts) for one in clips]
+        return [one.float().clamp(0, 1) for one in clips]
 
     def default(self, name: str) -> int:
         """What the pipeline takes for an argument where nothing is said."""

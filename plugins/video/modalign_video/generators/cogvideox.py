@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import ClassVar, Final, cast, final
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 from modalign.config import Config
 from modalign.errors import ConfigError
 from modalign.integrations.diffusers.family import Pipeline, called
+from modalign.timeline import Timeline
 from modalign_video.generators.base import VideoFamily, VideoOptions
 
 _TOGETHER: Final = 2  #: latents that the autoencoder makes at a time, beside the first
@@ -66,6 +68,11 @@ class CogVideoX(VideoFamily):
         # its autoencoder makes no odd number of frames of an even number of latents
         return super().step * _TOGETHER
 
+    @property
+    def timeline(self) -> Timeline:
+        latents = (self.frames - 1) // self.ratio + 1
+        return replace(super().timeline, axis=0, again=-latents % self._deep)
+
     def scaled(self, latents: Tensor) -> Tensor:
         found = rearrange(super().scaled(latents), "b c t h w -> b t c h w")
         again = -found.shape[1] % self._deep
@@ -96,7 +103,8 @@ class CogVideoX(VideoFamily):
             "Callable[..., tuple[Tensor, Tensor]]",
             getattr(self.pipe, "_prepare_rotary_positional_embeddings"),  # noqa: B009 - no public name
         )
-        return make(*self.size, noisy.shape[1], noisy.device)
+        frames, _, height, width = noisy.shape[1:]
+        return make(height * self.down, width * self.down, frames, noisy.device)
 
     @property
     def _rotary(self) -> bool:

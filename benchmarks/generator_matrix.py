@@ -74,7 +74,8 @@ A cell says yes when all of this held. Else it says why not.
 A cell says refused when the objective needs the normalised likelihood of a response, and says so in words before it
 trains: a draw is a bound. Objectives that train reward heads ({judges})
 refuse every generator, which has no states that a head could read; what a generator makes is judged by
-[models that read media](media-matrix.md).
+[models that read media](media-matrix.md). `reward_weighted`, which is SFT with weights, `draft` and `refl` have tests
+of their own and no column.
 
 Stable Audio's sampler needs torchsde. Where that is not installed the command puts an empty module in its place:
 training draws no such noise.
@@ -120,6 +121,13 @@ class Row:
 
 
 _Named = TypeVar("_Named", Row, Column)
+
+#: Objectives of the core that ask decoders and have no column, and what tries them.
+ELSEWHERE: Final = {
+    "reward_weighted": "tests/core/objectives/test_reward_weighted.py",
+    "draft": "tests/test_reward_gradient.py",
+    "refl": "tests/test_reward_gradient.py",
+}
 
 COLUMNS: Final = (
     Column(

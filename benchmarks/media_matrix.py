@@ -70,6 +70,7 @@ with a different medium in each response. Else it says why not.
 
 {laws}
 
+`reward_weighted` has no column: it is SFT with weights, and has tests of its own; `draft` and `refl` are of generators.
 `V` is the number of tokens. Pairs are judged by order, in two dimensions with a tie and a gap, by scores and by labels.
 [Objectives](objectives.md) has the equations, [Media](media.md) says how to train on files of your own.
 """
@@ -125,6 +126,13 @@ _OUTER = 1 / (1 + math.exp(2))
 _RATES = -(3 * math.log(_OUTER) + 3 * math.log(0.5 - _OUTER)) / 6
 # three pairs in order by `reward`, one in order and one tied by `warmth`: theta is exp(1/2)
 _TIES = (4 * _soft(0.5) + 2 * _soft(0.5) - math.log(math.e - 1)) / 5
+
+#: Objectives of the core that have no column, and what tries them.
+ELSEWHERE = {
+    "reward_weighted": "tests/core/objectives/test_reward_weighted.py",
+    "draft": "tests/test_reward_gradient.py",
+    "refl": "tests/test_reward_gradient.py",
+}
 
 COLUMNS = (
     Column(name="sft", title="imitation", objective=objectives.SFT(), start=math.log, form="log V"),

@@ -228,7 +228,7 @@ def test_generate_refuses_what_it_cannot_do(cli: Cli, words: tuple[str, ...], sa
     ("words", "said"),
     [
         (("--help",), ["train", "Measure a model", "doctor"]),
-        (("train", "--help"), ["modalign train OBJECTIVE --model PATH --data PATH", "dpo, ipo, kto"]),
+        (("train", "--help"), ["modalign train OBJECTIVE --model PATH --data PATH", "ipo, kto"]),
         (
             ("train", "dpo", "--help"),
             ["--learning_rate", "Peak learning rate", "--objective.beta", "--model.adapter.r"],

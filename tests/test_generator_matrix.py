@@ -60,7 +60,7 @@ def test_the_others_refuse_generators_too() -> None:
 
     own = {name for name, one in registry.entries("objectives").items() if one.plugin == "core"}
     assert own == {*COLUMNS, *matrix.judges(), *matrix.ELSEWHERE}
-    assert all((Path(matrix.__file__).parent.parent / one).is_file() for one in matrix.ELSEWHERE.values())
+    assert all((Path(str(matrix.__file__)).parent.parent / one).is_file() for one in matrix.ELSEWHERE.values())
     for name in matrix.judges():
         column = matrix.Column(name=name, title="", objective=registry.objective(name)(), start=0.0, form="")
         assert "needs a reward head, which reads the states of a backbone" in matrix.tried(ROWS[CHEAP], column)

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import ClassVar, Literal, TypeVar, cast, final
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar, cast, final
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -20,6 +20,9 @@ from modalign.batch import Targets
 from modalign.comparison import Comparison
 from modalign.errors import DataError, ModelError
 from modalign.scores import ALL_KINDS, Scores, UnitKind
+
+if TYPE_CHECKING:
+    from modalign.backprop import Backprop
 
 Pairing = Literal["pair", "label", "response", "each", "prompt"]
 
@@ -226,6 +229,13 @@ class Objective(BaseModel, ABC):
         The names never depend on the batch; what has weight 0, or what nobody said, is left out.
         """
         return {}
+
+    def backprop(self) -> Backprop | None:
+        """How the policy makes the responses, and what judges them, so that a reward's gradient reaches it.
+
+        None where it scores responses that are there.
+        """
+        return None
 
     def refuse(self, kinds: frozenset[UnitKind]) -> None:
         """Raise where this objective's mathematics does not hold for a kind of unit."""

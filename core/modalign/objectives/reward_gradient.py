@@ -88,7 +88,6 @@ class RewardGradient(Objective, ABC):
         return cast(MediaReward, found)
 
     def backprop(self) -> Backprop:
-        """How the policy is asked."""
         return Backprop(
             reward=self.judge(),
             steps=self.num_inference_steps,

@@ -10,7 +10,6 @@ from torch import nn
 from modalign.errors import ModelError
 from modalign.model import Model
 from modalign.objectives.base import Objective
-from modalign.objectives.reward_gradient import RewardGradient
 from modalign.roles import Decoder
 from modalign.scores import UnitKind
 
@@ -20,8 +19,7 @@ log = logging.getLogger(__name__)
 def check_model(model: Model, objective: Objective) -> None:
     """Raise where this model cannot be trained with this objective."""
     name, needs = type(objective).__name__, objective.needs
-    if isinstance(objective, RewardGradient):
-        objective.judge()
+    objective.backprop()  # a reward that cannot be had is said before any work
     if needs.units:
         if not len(model.decoders):
             raise ModelError(

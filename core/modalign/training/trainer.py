@@ -14,7 +14,6 @@ from modalign.errors import ConfigError
 from modalign.features import FeatureCache
 from modalign.model import Model
 from modalign.objectives.base import Objective
-from modalign.objectives.reward_gradient import RewardGradient
 from modalign.training.callbacks import Callback
 from modalign.training.checks import check_model, leave_out
 from modalign.training.config import TrainingConfig
@@ -175,8 +174,8 @@ def _configure(config: TrainingConfig | None, settings: Mapping[str, object]) ->
 def _scorers(policy: Policy, objective: Objective, config: TrainingConfig) -> dict[str, Scorer]:
     """Whose scores the objective compares; the reference's are kept where the config says so."""
     scorers = make_scorers(policy, objective.needs.roles, config.reference)
-    if isinstance(objective, RewardGradient):
-        scorers[POLICY] = Rollouts(policy, objective.backprop())
+    if (backprop := objective.backprop()) is not None:
+        scorers[POLICY] = Rollouts(policy, backprop)
     if not config.cache_reference:
         return scorers
     if REFERENCE not in scorers:

@@ -21,8 +21,6 @@ from modalign.comparison import Comparison
 from modalign.config import Config, GenerationConfig
 from modalign.content import Response
 from modalign.data import read
-from modalign.denoising import Times
-from modalign.draws import DrawConfig
 from modalign.errors import ConfigError, ModelError
 from modalign.loading import load
 from modalign.model import Model
@@ -81,15 +79,6 @@ class DemonstrationConfig(Config):
     own_prompts: NonNegativeInt = 0
     """Prompts to each of which the taught model answers four times; the best and the worst answer are a pair of its own
     making. 0 leaves that out."""
-
-    guidance_scale: PositiveFloat | None = None
-    """How far sampling follows the prompt, where the model knows guidance; None is the model's own way."""
-
-    prompt_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """Share of the examples of teaching whose prompt is left empty: guidance compares with what that teaches."""
-
-    sft_times: Times = "auto"
-    """How times of teaching are drawn, where the model draws them."""
 
 
 @final
@@ -208,14 +197,7 @@ def demonstrate(folder: Path, config: DemonstrationConfig, *, say: Say, quiet: b
             return Stage(name=name, folder=run, responses=tuple(responses), measure=found, seconds=seconds)
 
         def train(
-            name: str,
-            start: Path,
-            objective: Objective,
-            data: Sequence[Comparison],
-            *,
-            steps: int,
-            rate: float,
-            draws: DrawConfig | None = None,
+            name: str, start: Path, objective: Objective, data: Sequence[Comparison], *, steps: int, rate: float
         ) -> Stage:
             model = load(str(start))
             result = Trainer(
@@ -229,20 +211,11 @@ def demonstrate(folder: Path, config: DemonstrationConfig, *, say: Say, quiet: b
                 warmup_steps=10,
                 logging_steps=5,
                 seed=config.seed,
-                draws=draws or DrawConfig(),
                 quiet=quiet,
             ).train()
             return stage(name, model, result.folder)
 
-        before = train(
-            "before",
-            student,
-            SFT(),
-            taught,
-            steps=config.sft_steps,
-            rate=config.sft_learning_rate,
-            draws=DrawConfig(times=config.sft_times, prompt_dropout=config.prompt_dropout),
-        )
+        before = train("before", student, SFT(), taught, steps=config.sft_steps, rate=config.sft_learning_rate)
         start = before.folder / "final"
         say(f"2/{last}  align: pairs that share a defect; chosen wrong once, rejected the same and once more (DPO)")
         dpo = train("dpo", start, DPO(beta=config.beta), pairs, steps=config.dpo_steps, rate=config.learning_rate)
@@ -286,7 +259,6 @@ def _sampling(config: DemonstrationConfig) -> GenerationConfig:
     return GenerationConfig(
         temperature=1.0,
         max_new_tokens=40,
-        guidance_scale=config.guidance_scale,
         batch_size=96,
         seed=config.seed,
     )
@@ -303,7 +275,6 @@ def _own_pairs(model: Model, prompts: Sequence[Comparison], config: Demonstratio
         batch_size=how.batch_size,
         temperature=how.temperature,
         max_new_tokens=how.max_new_tokens,
-        guidance_scale=how.guidance_scale,
     )
     if not found.pairs:
         raise ModelError(

@@ -1,4 +1,4 @@
-"""Clips and sounds go to one of several lengths, the two of a pair to the same."""
+"""Clips go to one of several lengths, the two of a pair to the same."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from modalign.comparison import Comparison
 from modalign.content import Message, Part, Response
 from modalign.errors import ConfigError
 from modalign.model import Model
-from modalign_audio.generators.testing import audioldm2
 from modalign_video.generators.testing import wan
 
 
@@ -31,25 +30,11 @@ def clip(frames: int) -> Part:
     return Part(modality="video", value=torch.rand(frames, 3, 16, 16), facts={"fps": 8.0})
 
 
-def sound(seconds: float) -> Part:
-    value = torch.rand(1, round(seconds * 16000)) - 0.5
-    return Part(modality="audio", value=value, facts={"sampling_rate": 16000})
-
-
 def test_clips_are_cut_to_the_longest_bucket_that_both_have(tmp_path: Path) -> None:
     options = {"height": 16, "width": 16, "num_frames": 5, "fps": 8, "frame_buckets": [5, 9], "length_tolerance": 1.0}
     model = load(str(wan(tmp_path)), options=options)
     assert [shape[0] for shape in fitted(model, pair(clip(9), clip(10)))] == [9, 9]
     assert [shape[0] for shape in fitted(model, pair(clip(9), clip(6)))] == [5, 5]
-
-
-def test_sounds_go_to_the_bucket_nearest_to_the_chosen(tmp_path: Path) -> None:
-    options = {"seconds": 0.32, "duration_buckets": [0.32, 0.64], "tolerance": 1.0}
-    model = load(str(audioldm2(tmp_path)), options=options)
-    long, short = fitted(model, pair(sound(0.6), sound(0.5))), fitted(model, pair(sound(0.3), sound(0.5)))
-    assert long[0] == long[1]
-    assert short[0] == short[1]
-    assert long[0][-1] == 2 * short[0][-1]
 
 
 def test_a_length_that_no_latents_make_is_said(tmp_path: Path) -> None:

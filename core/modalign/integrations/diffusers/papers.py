@@ -1,7 +1,7 @@
 """What the papers' formulas give of a batch, in float64 from raw predictions: an oracle beside decoder and objectives.
 
-b samples, p pairs, r responses. Everything here is written again from the papers, and shares no arithmetic with what it
-is compared with.
+b samples, p pairs, r responses. What is mixed, predicted, added up and lost is written again from the papers; times and
+coefficients are the process's own, which other tests compare with the pipelines' schedulers.
 """
 
 from __future__ import annotations

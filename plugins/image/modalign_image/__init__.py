@@ -23,6 +23,12 @@ def register_loaders(register: Register) -> None:
 
 
 @hookimpl
+def register_formats(register: Register) -> None:
+    """Pick-a-Pic's rows."""
+    register("pick_a_pic", "modalign_image.pick_a_pic:PickAPic", probe="modalign_image.pick_a_pic_sample:pairs")
+
+
+@hookimpl
 def register_ops(register: Register) -> None:
     """8-bit pixels to a tower's patches."""
     op = "modalign_image.ops.patches"

@@ -6,8 +6,7 @@ b samples.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +26,8 @@ from modalign.errors import DataError
 from modalign.generating import FITTED, prompt_medium
 from modalign.integrations.diffusers.denoiser import PipelineDenoiser
 from modalign.integrations.diffusers.family import Family, Pipeline
+from modalign.integrations.diffusers.recording import noted, recorded
+from modalign.integrations.diffusers.route_laws import check_leap, check_routes
 from modalign.loading import load
 from modalign.model import Model
 from modalign.objectives import DPO, IPO, KTO, SFT
@@ -55,6 +56,8 @@ LAWS: Final = (
     "latents_are_the_pipelines",
     "writing_is_seeded",
     "spans_add_up",
+    "gradients_come_back_along_routes",
+    "leaps_are_what_a_step_predicts",
     "saved_pipelines_load",
     "adapters_load_in_the_pipeline",
 )
@@ -70,7 +73,7 @@ class FamilyLaws:
     options: settings of the family.
     seen: noisy latents and times of the process, from the arguments that the pipeline called its network with.
     shaped: a prediction of the network, as the family's `predict` gives it.
-    ended: what the sampler ended with, as the family's `scaled` gives it; by default shaped like a prediction.
+    ended: what the sampler ended with, shaped like a prediction, as the family's `scaled` gives it.
     """
 
     def __init__(
@@ -86,7 +89,7 @@ class FamilyLaws:
         self.folder, self.rows, self.options = folder, list(rows), dict(options or {})
         self.seen = seen or plainly_seen
         self.shaped = shaped or (lambda family, prediction: prediction)
-        self.ended = ended or self.shaped
+        self.ended = ended or (lambda family, latents: latents)
 
     # --- parts -----------------------------------------------------------------------------------
 
@@ -196,7 +199,7 @@ class FamilyLaws:
         """The network is called as its own pipeline calls it: same arguments at the same latents and time."""
         model = self.base
         family = _family(model)
-        with _recorded(family.denoise) as calls:
+        with recorded(family.denoise) as calls:
             self._write(family, guidance=0.0)
         require(bool(calls), "the pipeline calls its network")
         theirs, given = calls[0]
@@ -214,11 +217,12 @@ class FamilyLaws:
         model = self.base
         family = _family(model)
         autoencoder, scheduler = family.part(family.autoencoder), family.pipe.scheduler
-        with _noted(autoencoder, "decode") as decoded, _noted(scheduler, "step") as steps:
+        with noted(autoencoder, "decode") as decoded, noted(scheduler, "step") as steps:
             self._write(family, guidance=0.0)
         require(len(decoded) == 1 and bool(steps), "the pipeline samples, and decodes once")
         ended = cast("tuple[Tensor] | Mapping[str, Tensor]", steps[-1][1])
-        theirs = self.ended(family, ended[0] if isinstance(ended, tuple) else ended["prev_sample"]).float()
+        last = self.shaped(family, ended[0] if isinstance(ended, tuple) else ended["prev_sample"])
+        theirs = self.ended(family, last).float()
         mine = family.scaled(cast(Tensor, decoded[0][0])).float()
         require(mine.shape == theirs.shape, f"{tuple(mine.shape)} is {tuple(theirs.shape)}")
         require(torch.allclose(mine, theirs, rtol=1e-3, atol=1e-4), f"off by {(mine - theirs).abs().max():.2g}")
@@ -270,6 +274,14 @@ class FamilyLaws:
         require(torch.allclose(chosen, whole[:, 0], rtol=1e-9), f"the parts {chosen} are the whole {whole[:, 0]}")
         require(bool((some[:, 0] < 0).all() and (rest[:, 0] < 0).all()), "each part has errors")
         require(bool((others == whole[:, 1]).all()), "the other response of a pair has spans of its own")
+
+    def gradients_come_back_along_routes(self) -> None:
+        """Media of a route are those that are sampled without gradients, and its last steps alone have a graph."""
+        check_routes(self.model(adapter=True))
+
+    def leaps_are_what_a_step_predicts(self) -> None:
+        """A route that leaps from a step decodes what is clean by that step's prediction, and takes no step more."""
+        check_leap(self.base, self.seen, self.shaped, self.ended)
 
     def saved_pipelines_load(self, place: Path) -> None:
         """A pipeline saved here loads with diffusers' `from_pretrained` and writes what this one writes."""
@@ -379,42 +391,3 @@ def _nudge(network: nn.Module) -> None:
     with torch.no_grad():
         for number, value in enumerate(network.parameters()):
             value.add_(torch.randn(value.shape, generator=torch.Generator().manual_seed(number)), alpha=0.05)
-
-
-@contextmanager
-def _noted(owner: object, name: str) -> Iterator[list[tuple[object, object]]]:
-    """Within it the first argument and the result of every call of a method."""
-    found: list[tuple[object, object]] = []
-    method = cast("Callable[..., object]", getattr(owner, name))
-
-    def noting(*args: object, **kwargs: object) -> object:
-        result = method(*args, **kwargs)
-        found.append((args[0] if args else next(iter(kwargs.values())), result))
-        return result
-
-    setattr(owner, name, noting)
-    try:
-        yield found
-    finally:
-        delattr(owner, name)
-
-
-@contextmanager
-def _recorded(module: nn.Module) -> Iterator[list[tuple[Tensor, Mapping[str, object]]]]:
-    """Within it the calls of a module, with what they gave and every argument by its name."""
-    import inspect
-
-    calls: list[tuple[Tensor, Mapping[str, object]]] = []
-    signature = inspect.signature(cast("Callable[..., object]", module.forward))
-
-    def note(_: nn.Module, args: tuple[object, ...], kwargs: dict[str, object], output: object) -> None:
-        given = signature.bind(*args, **kwargs).arguments
-        copied = {name: one.clone() if isinstance(one, Tensor) else one for name, one in given.items()}
-        first = output[0] if isinstance(output, tuple) else cast("Mapping[str, Tensor]", output)["sample"]
-        calls.append((cast(Tensor, first).clone(), copied))
-
-    handle = module.register_forward_hook(note, with_kwargs=True)
-    try:
-        yield calls
-    finally:
-        handle.remove()

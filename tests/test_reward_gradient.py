@@ -229,6 +229,17 @@ def test_rewards_that_cannot_be_followed(
         ).train()
 
 
+def test_a_reward_that_cannot_be_had_is_said_before_any_row_is_read(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="follows the gradient of a reward"):
+        Trainer(
+            model=painter(folder),
+            objective=DRaFT(num_inference_steps=2),
+            data=read([{"prompt": ""}]),
+            output_dir=tmp_path / "run",
+            quiet=True,
+        )
+
+
 def test_a_model_of_words_has_no_denoiser(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no gradient passes through what this model writes"):
         Trainer(

@@ -7,7 +7,9 @@ import json
 import pytest
 
 from modalign.cli.quickstart import quickstart
+from modalign.data import read
 from modalign.errors import ConfigError
+from modalign.training.rollout import SampledPairs
 from modalign.world.demonstration import demonstrate, settings
 
 
@@ -37,6 +39,25 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path):
 def test_a_setting_that_cannot_be_is_refused_by_name():
     with pytest.raises(ConfigError, match="sft_steps"):
         settings(sft_steps=0)
+
+
+def test_pairs_of_its_own_answer_prompts_that_do_not_measure_it(tmp_path, monkeypatch):
+    asked = []
+
+    def told(model, prompts, *args, **kwargs):
+        asked.extend(prompts)
+        return SampledPairs(pairs=tuple(read("oracle", split="shared-defect", limit=2)), dropped={}, rewards=())
+
+    monkeypatch.setattr("modalign.world.demonstration.sample_pairs", told)
+    found = demonstrate(
+        tmp_path / "run",
+        settings(sft_steps=1, dpo_steps=1, samples=6, own_prompts=5, batch_size=2),
+        say=str,
+        quiet=True,
+    )
+    measured = {str(one.origin) for one in found.prompts}
+    assert len(measured) == 6
+    assert len({str(one.origin) for one in asked} - measured) == 5
 
 
 @pytest.mark.slow

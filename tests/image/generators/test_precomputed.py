@@ -61,7 +61,7 @@ def written(model: Model) -> torch.Tensor:
     return cast(torch.Tensor, next(response.parts()).value)
 
 
-def test_it_trains_alike_without_what_encodes(folder: Path, tmp_path: Path) -> None:
+def test_it_trains_alike_without_what_encodes(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     plain, model = tiny(folder), tiny(folder)
     assert held(model) > 0
     expected = train(plain, tmp_path / "plain", draws={"prompt_dropout": 0.5})
@@ -74,6 +74,7 @@ def test_it_trains_alike_without_what_encodes(folder: Path, tmp_path: Path) -> N
     )
     assert held(model) == 0
     assert denoiser(model).away
+    assert "is loaded for it" not in caplog.text  # nothing was missing, the prompt that asks for nothing included
     for name, value in expected.items():
         assert torch.equal(value, found[name])
     losses = [

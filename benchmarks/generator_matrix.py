@@ -19,33 +19,29 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from importlib.machinery import ModuleSpec
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Final, TypeVar, final
+from typing import Final, final
 
 import diffusers
 import torch
 
+from matrices import REFUSED, YES, check_run, chosen, said, table, versions
 from modalign import objectives
 from modalign.draws import Draws
-from modalign.errors import ModalignError, ModelError
+from modalign.errors import ModelError
 from modalign.integrations.diffusers.laws import FamilyLaws
 from modalign.loading import load
 from modalign.model import Model
 from modalign.objectives import Objective
 from modalign.testing.case import require
 from modalign.training import Trainer
-from modalign.training.storage.metricslog import read_metrics
 from modalign_audio.generators import cases as sounds
 from modalign_image.generators import cases as pictures
 from modalign_video.generators import cases as clips
 
-YES, REFUSED = "yes", "refused"
 STEPS: Final = 2
-
-_VERSIONS: Final = ("modalign", "torch", "diffusers", "transformers", "peft")
 
 _PAGE = """\
 # Generators and objectives
@@ -120,15 +116,6 @@ class Row:
     made: Callable[[Path], FamilyLaws]
 
 
-_Named = TypeVar("_Named", Row, Column)
-
-#: Objectives of the core that ask decoders and have no column, and what tries them.
-ELSEWHERE: Final = {
-    "reward_weighted": "tests/core/objectives/test_reward_weighted.py",
-    "draft": "tests/test_reward_gradient.py",
-    "refl": "tests/test_reward_gradient.py",
-}
-
 COLUMNS: Final = (
     Column(
         name="sft", title="imitation", objective=objectives.SFT(), start=None, form="1/2 sum (prediction - target)^2"
@@ -150,35 +137,16 @@ ROWS: Final = tuple(
 def tried(row: Row, column: Column) -> str:
     """What a cell says: `YES`, `REFUSED`, or why not."""
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            return _tried(row.made(Path(folder) / "pipeline"), column, Path(folder))
-        except Exception as error:
-            kind = "" if isinstance(error, ModalignError) else f"{type(error).__name__}: "
-            return f"no: {kind}{' '.join(str(error).split())[:200]}"
+        return said(lambda: _tried(row.made(Path(folder) / "pipeline"), column, Path(folder)))
 
 
 def _tried(laws: FamilyLaws, column: Column, folder: Path) -> str:
     if "draw" not in column.objective.needs.kinds:
         return _refused(laws, column, folder)
     model = laws.model(adapter=True)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
     start = _imitated(laws, column.objective) if column.start is None else column.start
-    run = _trainer(laws, model, column, folder).train()
-    said = read_metrics(run.folder / "metrics.jsonl")
-    losses, norms = [one["loss"] for one in said], [one["grad_norm"] for one in said]
-    require(len(losses) == STEPS, f"{STEPS} steps must give a loss each; found: {losses}")
-    require(all(map(math.isfinite, (*losses, *norms))), f"losses must be finite; found: {losses}, gradients {norms}")
-    equal = math.isclose(losses[0], start, rel_tol=1e-9)
-    require(equal, f"at equal scores the loss must be {start}; found: {losses[0]}")
-    moved = {name for name, value in model.state_dict().items() if not value.equal(before[name])}
-    require(bool(moved), "adapters must move")
-    require(all("lora_" in name for name in moved), f"nothing but adapters may move; found: {sorted(moved)[:3]}")
-    again = load(str(run.folder / "final"), options=laws.options).trainable()
-    trained = model.trainable()
-    require(
-        again.keys() == trained.keys() and all(value.equal(trained[name]) for name, value in again.items()),
-        "the adapters that were saved must load again",
-    )
+    trainer = _trainer(laws, model, column, folder)
+    check_run(trainer, start, ("lora_",), lambda saved: load(str(saved), options=laws.options))
     return YES
 
 
@@ -223,14 +191,12 @@ def page(cells: Mapping[tuple[str, str], str], rows: Sequence[Row], columns: Seq
     laws = [[f"`{one.name}`", one.title, f"`{one.form}`"] for one in columns if one.form != REFUSED]
     return _PAGE.format(
         day=day.isoformat(),
-        versions=", ".join(
-            f"{one} {version(one)}" for one in ("modalign", "torch", "diffusers", "transformers", "peft")
-        ),
-        good=sum(said in (YES, REFUSED) for said in cells.values()),
+        versions=versions("diffusers", "transformers", "peft"),
+        good=sum(one in (YES, REFUSED) for one in cells.values()),
         all=len(cells),
-        cells=_table(head, body),
+        cells=table(head, body),
         steps=STEPS,
-        laws=_table(["objective", "for", "loss at equal scores"], laws),
+        laws=table(["objective", "for", "loss at equal scores"], laws),
         judges=", ".join(f"`{name}`" for name in judges()),
     )
 
@@ -256,19 +222,6 @@ def without_torchsde() -> None:
     setattr(diffusers, name, getattr(module, name))
 
 
-def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    rows = [head, ["---"] * len(head), *([one.replace("|", "/") for one in row] for row in body)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def _chosen(known: Sequence[_Named], names: str | None, what: str) -> list[_Named]:
-    there = {one.name for one in known}
-    wanted = there if names is None else set(names.split(","))
-    if unknown := sorted(wanted - there):
-        sys.exit(f"no {what} {unknown[0]!r}; there are: {', '.join(sorted(there))}")
-    return [one for one in known if one.name in wanted]
-
-
 def main() -> None:
     """Try the cells, say or write what came of them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -278,21 +231,21 @@ def main() -> None:
     args = parser.parse_args()
     if args.write and (args.rows or args.columns):
         parser.error("--write takes every row and column")
-    rows, columns = _chosen(ROWS, args.rows, "row"), _chosen(COLUMNS, args.columns, "column")
+    rows, columns = chosen(ROWS, args.rows, "row"), chosen(COLUMNS, args.columns, "column")
     torch.set_num_threads(1)
     without_torchsde()
     cells: dict[tuple[str, str], str] = {}
     for row in rows:
         for column in columns:
             began = time.perf_counter()
-            said = cells[row.name, column.name] = tried(row, column)
+            found = cells[row.name, column.name] = tried(row, column)
             print(
-                f"{row.name:20} {row.modality:6} {column.name:6} {time.perf_counter() - began:5.1f} s  {said}",
+                f"{row.name:20} {row.modality:6} {column.name:6} {time.perf_counter() - began:5.1f} s  {found}",
                 flush=True,
             )
     if args.write:
         args.write.write_text(page(cells, rows, columns, date.today()), encoding="utf-8")
-    sys.exit(any(said not in (YES, REFUSED) for said in cells.values()))
+    sys.exit(any(one not in (YES, REFUSED) for one in cells.values()))
 
 
 if __name__ == "__main__":

@@ -18,16 +18,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from importlib.metadata import version
 from pathlib import Path
-from typing import TypeVar, final
+from typing import final
 
 import torch
 
 import modalign
+from matrices import YES, chosen, said, table, versions
 from modalign import objectives
 from modalign.config import AdapterConfig
-from modalign.errors import ModalignError
 from modalign.model import Model
 from modalign.objectives import Objective
 from modalign_audio.testing import tiny_audio
@@ -38,7 +37,6 @@ from modalign_text.multimodal.laws import Cell
 from modalign_text.testing import tiny_model
 from modalign_video.testing import FRAMES, tiny_video
 
-YES = "yes"
 ADAPTER = AdapterConfig(r=2)
 
 _PAGE = """\
@@ -114,9 +112,6 @@ class Row:
         return f"{self.name} {self.modality}"
 
 
-_Named = TypeVar("_Named", Row, Column)
-
-
 def _soft(x: float) -> float:  # softplus
     return math.log1p(math.exp(x))
 
@@ -126,13 +121,6 @@ _OUTER = 1 / (1 + math.exp(2))
 _RATES = -(3 * math.log(_OUTER) + 3 * math.log(0.5 - _OUTER)) / 6
 # three pairs in order by `reward`, one in order and one tied by `warmth`: theta is exp(1/2)
 _TIES = (4 * _soft(0.5) + 2 * _soft(0.5) - math.log(math.e - 1)) / 5
-
-#: Objectives of the core that have no column, and what tries them.
-ELSEWHERE = {
-    "reward_weighted": "tests/core/objectives/test_reward_weighted.py",
-    "draft": "tests/test_reward_gradient.py",
-    "refl": "tests/test_reward_gradient.py",
-}
 
 COLUMNS = (
     Column(name="sft", title="imitation", objective=objectives.SFT(), start=math.log, form="log V"),
@@ -243,13 +231,13 @@ def tried(row: Row, column: Column, models: Path) -> str:
 
     models: a folder that keeps the models of all cells.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        try:
+
+    def run() -> str:
+        with tempfile.TemporaryDirectory() as folder:
             Cell(row.made(models), column.objective, row.modality, column.start, Path(folder)).check()
-        except Exception as error:
-            kind = "" if isinstance(error, ModalignError) else f"{type(error).__name__}: "
-            return f"no: {kind}{' '.join(str(error).split())[:200]}"
-    return YES
+        return YES
+
+    return said(run)
 
 
 def page(cells: Mapping[tuple[str, str], str], rows: Sequence[Row], columns: Sequence[Column], day: date) -> str:
@@ -263,25 +251,12 @@ def page(cells: Mapping[tuple[str, str], str], rows: Sequence[Row], columns: Seq
     laws = [[f"`{one.name}`", one.title, f"`{one.form}`"] for one in columns]
     return _PAGE.format(
         day=day.isoformat(),
-        versions=", ".join(f"{one} {version(one)}" for one in ("modalign", "torch", "transformers", "peft")),
-        good=sum(said == YES for said in cells.values()),
+        versions=versions("transformers", "peft"),
+        good=sum(one == YES for one in cells.values()),
         all=len(cells),
-        cells=_table(head, body),
-        laws=_table(["objective", "for", "loss at equal scores"], laws),
+        cells=table(head, body),
+        laws=table(["objective", "for", "loss at equal scores"], laws),
     )
-
-
-def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    rows = [head, ["---"] * len(head), *([one.replace("|", "/") for one in row] for row in body)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def _chosen(known: Sequence[_Named], names: str | None, what: str) -> list[_Named]:
-    there = {one.name for one in known}
-    wanted = there if names is None else set(names.split(","))
-    if unknown := sorted(wanted - there):
-        sys.exit(f"no {what} {unknown[0]!r}; there are: {', '.join(sorted(there))}")
-    return [one for one in known if one.name in wanted]
 
 
 def main() -> None:
@@ -293,18 +268,18 @@ def main() -> None:
     args = parser.parse_args()
     if args.write and (args.rows or args.columns):
         parser.error("--write takes every row and column")
-    rows, columns = _chosen(ROWS, args.rows, "row"), _chosen(COLUMNS, args.columns, "column")
+    rows, columns = chosen(ROWS, args.rows, "row"), chosen(COLUMNS, args.columns, "column")
     torch.set_num_threads(1)
     cells: dict[tuple[str, str], str] = {}
     with tempfile.TemporaryDirectory() as models:
         for row in rows:
             for column in columns:
                 began = time.perf_counter()
-                said = cells[row.key, column.name] = tried(row, column, Path(models))
-                print(f"{row.key:32} {column.name:12} {time.perf_counter() - began:5.1f} s  {said}", flush=True)
+                found = cells[row.key, column.name] = tried(row, column, Path(models))
+                print(f"{row.key:32} {column.name:12} {time.perf_counter() - began:5.1f} s  {found}", flush=True)
     if args.write:
         args.write.write_text(page(cells, rows, columns, date.today()), encoding="utf-8")
-    sys.exit(any(said != YES for said in cells.values()))
+    sys.exit(any(one != YES for one in cells.values()))
 
 
 if __name__ == "__main__":

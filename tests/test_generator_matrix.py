@@ -1,6 +1,5 @@
 """Generators with objectives: a row that holds, laws that can be broken, and the page that says so."""
 
-import importlib.util
 import re
 import subprocess
 import sys
@@ -13,18 +12,14 @@ from typing import Final
 import pytest
 import torch
 
+import generator_matrix as matrix
+from matrices import ELSEWHERE
 from modalign.integrations.peft import LoraAdapters
 from modalign.objectives.base import Objective
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs/generator-matrix.md"
 COMMAND = ROOT / "benchmarks/generator_matrix.py"
-
-_spec = importlib.util.spec_from_file_location("generator_matrix", COMMAND)
-assert _spec is not None
-assert _spec.loader is not None
-matrix = sys.modules["generator_matrix"] = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(matrix)
 
 ROWS = {row.name: row for row in matrix.ROWS}
 COLUMNS = {column.name: column for column in matrix.COLUMNS}
@@ -59,8 +54,8 @@ def test_the_others_refuse_generators_too() -> None:
     from modalign.registry import registry
 
     own = {name for name, one in registry.entries("objectives").items() if one.plugin == "core"}
-    assert own == {*COLUMNS, *matrix.judges(), *matrix.ELSEWHERE}
-    assert all((Path(str(matrix.__file__)).parent.parent / one).is_file() for one in matrix.ELSEWHERE.values())
+    assert own == {*COLUMNS, *matrix.judges(), *ELSEWHERE}
+    assert all((Path(str(matrix.__file__)).parent.parent / one).is_file() for one in ELSEWHERE.values())
     for name in matrix.judges():
         column = matrix.Column(name=name, title="", objective=registry.objective(name)(), start=0.0, form="")
         assert "needs a reward head, which reads the states of a backbone" in matrix.tried(ROWS[CHEAP], column)

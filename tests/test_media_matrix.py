@@ -1,6 +1,5 @@
 """Models that read media with objectives: cells that hold, laws that can be broken, and the page that says so."""
 
-import importlib.util
 import math
 import re
 import sys
@@ -10,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+import media_matrix as matrix
+from matrices import ELSEWHERE
 from modalign.errors import PluginError
 from modalign.model import Model
 from modalign.objectives import DPO, BradleyTerry
@@ -17,12 +18,6 @@ from modalign_text.multimodal.laws import Cell, flat
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs/media-matrix.md"
-
-_spec = importlib.util.spec_from_file_location("media_matrix", ROOT / "benchmarks/media_matrix.py")
-assert _spec is not None
-assert _spec.loader is not None
-matrix = sys.modules["media_matrix"] = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(matrix)
 
 ROWS = {row.key: row for row in matrix.ROWS}
 COLUMNS = {column.name: column for column in matrix.COLUMNS}
@@ -59,7 +54,7 @@ def test_further_families_hold_the_same_laws(row: str, models: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("row", matrix.FURTHER, ids=lambda row: row.key)
-def test_further_families_hold_them_as_reward_models_and_with_clips(row: object, models: Path) -> None:
+def test_further_families_hold_them_as_reward_models_and_with_clips(row: matrix.Row, models: Path) -> None:
     for column in ("dpo", "reward"):
         assert matrix.tried(row, COLUMNS[column], models) == matrix.YES
 
@@ -209,7 +204,7 @@ def test_the_rows_are_all_families_and_every_registered_encoder() -> None:
 
     assert {row.name for row in matrix.ROWS} > MULTIMODAL.keys()
     own = {name for name, one in registry.entries("objectives").items() if one.plugin == "core"}
-    assert own == {*COLUMNS, *matrix.ELSEWHERE}
+    assert own == {*COLUMNS, *ELSEWHERE}
     composed = {row.modality for row in matrix.ROWS if "+" in row.name}
     assert composed == {str(one.declarations["modality"]) for one in registry.entries("encoders").values()}
 

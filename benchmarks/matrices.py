@@ -1,0 +1,97 @@
+"""What the matrices share: a cell that says yes or why not, a table, and names that are chosen."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final, Protocol, TypeVar
+
+from modalign.errors import ModalignError
+from modalign.model import Model
+from modalign.testing.case import require
+from modalign.training import Trainer
+from modalign.training.storage.metricslog import read_metrics
+
+YES: Final = "yes"
+REFUSED: Final = "refused"
+
+#: Objectives of the core that ask decoders and have no column, and what tries them.
+ELSEWHERE: Final = {
+    "reward_weighted": "tests/core/objectives/test_reward_weighted.py",
+    "draft": "tests/test_reward_gradient.py",
+    "refl": "tests/test_reward_gradient.py",
+}
+
+
+class Named(Protocol):
+    """A row or a column."""
+
+    @property
+    def name(self) -> str: ...
+
+
+_Named = TypeVar("_Named", bound=Named)
+
+
+def said(tried: Callable[[], str]) -> str:
+    """What a cell says: what trying it gives, or why not."""
+    try:
+        return tried()
+    except Exception as error:
+        kind = "" if isinstance(error, ModalignError) else f"{type(error).__name__}: "
+        return f"no: {kind}{' '.join(str(error).split())[:200]}"
+
+
+def check_run(trainer: Trainer, start: float | None, moves: Iterable[str], again: Callable[[Path], Model]) -> None:
+    """Train, and raise where a loss or a gradient is not finite, anything moves that should not, or nothing does, or
+    what is saved is not what the run ended with.
+
+    start: the first loss; None where it has no closed form.
+    moves: what is in the name of everything that moves.
+    again: loads what was saved.
+    """
+    model, moves = trainer.parts.model, tuple(moves)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    run = trainer.train()
+    lines = [one for one in read_metrics(run.folder / "metrics.jsonl") if "loss" in one]
+    losses, norms = [one["loss"] for one in lines], [one["grad_norm"] for one in lines]
+    steps = trainer.parts.plan.steps
+    require(len(losses) == steps, f"{steps} steps must give a loss each; found: {losses}")
+    require(all(map(math.isfinite, (*losses, *norms))), f"losses must be finite; found: {losses}, gradients {norms}")
+    equal = start is None or math.isclose(losses[0], start, rel_tol=1e-9)
+    require(equal, f"at equal scores the loss must be {start}; found: {losses[0]}")
+    moved = {name for name, value in model.state_dict().items() if not value.equal(before[name])}
+    require(bool(moved), "adapters must move")
+    strange = sorted(name for name in moved if not any(one in name for one in moves))
+    require(not strange, f"nothing but adapters may move; found: {strange[:3]}")
+    trained, found = model.trainable(), again(run.folder / "final").trainable()
+    require(
+        found.keys() == trained.keys() and all(value.equal(trained[name]) for name, value in found.items()),
+        "the adapters that were saved must load again",
+    )
+
+
+def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    rows = [head, ["---"] * len(head), *([one.replace("|", "/") for one in row] for row in body)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def chosen(known: Sequence[_Named], names: str | None, what: str) -> list[_Named]:
+    """Those of these names, with commas between, or all; ends the program where there is no such one.
+
+    what: a row or a column.
+    """
+    there = {one.name for one in known}
+    wanted = there if names is None else set(names.split(","))
+    if unknown := sorted(wanted - there):
+        sys.exit(f"no {what} {unknown[0]!r}; there are: {', '.join(sorted(there))}")
+    return [one for one in known if one.name in wanted]
+
+
+def versions(*more: str) -> str:
+    """Versions of what ran."""
+    return ", ".join(f"{one} {version(one)}" for one in ("modalign", "torch", *more))

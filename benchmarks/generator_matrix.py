@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
@@ -29,6 +29,8 @@ import torch
 
 from matrices import REFUSED, YES, check_run, chosen, said, table, versions
 from modalign import objectives
+from modalign.assembler import assemble, encode
+from modalign.comparison import Comparison
 from modalign.draws import Draws
 from modalign.errors import ModelError
 from modalign.integrations.diffusers.laws import FamilyLaws
@@ -46,7 +48,7 @@ STEPS: Final = 2
 _PAGE = """\
 # Generators and objectives
 
-Every family of generators, with every objective that asks for likelihoods. `python benchmarks/generator_matrix.py
+Every family of generators, with every objective that asks a decoder. `python benchmarks/generator_matrix.py
 --write docs/generator-matrix.md` wrote this page on {day}: {versions}; {good} of {all} cells hold.
 
 {cells}
@@ -60,7 +62,7 @@ anything.
 
 A cell says yes when all of this held. Else it says why not.
 
-- The first loss is its closed form (below), to 1e-9: new adapters change nothing.
+- The first loss is its closed form (below), to 1e-9, of rewards to 1e-6: new adapters change nothing.
 - Every loss is finite, and so is every gradient.
 - Adapters move, and nothing else does, to the last bit: not the network, the autoencoder or the text encoders.
 - The adapters that the run left in `final/` load again, and are those it ended with.
@@ -70,8 +72,9 @@ A cell says yes when all of this held. Else it says why not.
 A cell says refused when the objective needs the normalised likelihood of a response, and says so in words before it
 trains: a draw is a bound. Objectives that train reward heads ({judges})
 refuse every generator, which has no states that a head could read; what a generator makes is judged by
-[models that read media](media-matrix.md). `reward_weighted`, which is SFT with weights, `draft` and `refl` have tests
-of their own and no column.
+[models that read media](media-matrix.md). Where the loss is a reward's, it is that of what the pipeline makes without
+adapters: the mean square of a medium's values, by {steps} steps of its own sampler, through whose last one the gradient
+comes back.
 
 Stable Audio's sampler needs torchsde. Where that is not installed the command puts an empty module in its place:
 training draws no such noise.
@@ -90,8 +93,9 @@ class Column:
     name: as `modalign train` calls it.
     title: what it is for.
     objective: with the settings it is tried with.
-    start: its loss at equal scores; None where that is the loss of the pipeline itself.
+    start: its loss at equal scores; None where that is the loss of the pipeline itself, without adapters.
     form: the same as a formula.
+    close: how near it must be, relative: media are of float32.
     """
 
     name: str
@@ -99,6 +103,7 @@ class Column:
     objective: Objective
     start: float | None
     form: str
+    close: float = 1e-9
 
 
 @final
@@ -116,6 +121,11 @@ class Row:
     made: Callable[[Path], FamilyLaws]
 
 
+def energy(prompts: list[str], media: torch.Tensor) -> torch.Tensor:
+    """A reward that follows every value of a medium."""
+    return media.flatten(1).square().mean(1)
+
+
 COLUMNS: Final = (
     Column(
         name="sft", title="imitation", objective=objectives.SFT(), start=None, form="1/2 sum (prediction - target)^2"
@@ -123,6 +133,29 @@ COLUMNS: Final = (
     Column(name="dpo", title="preference", objective=objectives.DPO(), start=math.log(2), form="log 2"),
     Column(name="ipo", title="preference", objective=objectives.IPO(), start=25.0, form="1 / (4 beta^2)"),
     Column(name="kto", title="labels", objective=objectives.KTO(), start=0.5, form="1/2"),
+    Column(
+        name="reward_weighted",
+        title="rewards of what there is",
+        objective=objectives.RewardWeighted(),
+        start=None,
+        form="1/2 sum weight (prediction - target)^2",
+    ),
+    Column(
+        name="draft",
+        title="the gradient of a reward",
+        objective=objectives.DRaFT(reward=energy, num_inference_steps=STEPS),
+        start=None,
+        form="-reward",
+        close=1e-6,
+    ),
+    Column(
+        name="refl",
+        title="the gradient of a reward",
+        objective=objectives.ReFL(reward=energy, num_inference_steps=STEPS, earliest=0.5),
+        start=None,
+        form="-reward",
+        close=1e-6,
+    ),
     Column(name="simpo", title="preference", objective=objectives.SimPO(), start=None, form=REFUSED),
     Column(name="orpo", title="preference", objective=objectives.ORPO(), start=None, form=REFUSED),
 )
@@ -144,9 +177,9 @@ def _tried(laws: FamilyLaws, column: Column, folder: Path) -> str:
     if "draw" not in column.objective.needs.kinds:
         return _refused(laws, column, folder)
     model = laws.model(adapter=True)
-    start = _imitated(laws, column.objective) if column.start is None else column.start
+    start = _unadapted(laws, column.objective) if column.start is None else column.start
     trainer = _trainer(laws, model, column, folder)
-    check_run(trainer, start, ("lora_",), lambda saved: load(str(saved), options=laws.options))
+    check_run(trainer, start, ("lora_",), lambda saved: load(str(saved), options=laws.options), close=column.close)
     return YES
 
 
@@ -163,7 +196,7 @@ def _trainer(laws: FamilyLaws, model: Model, column: Column, folder: Path) -> Tr
     return Trainer(
         model=model,
         objective=column.objective,
-        data=laws.rows,
+        data=rewarded(laws),
         output_dir=folder / "run",
         max_steps=STEPS,
         per_device_train_batch_size=len(laws.rows),
@@ -172,12 +205,22 @@ def _trainer(laws: FamilyLaws, model: Model, column: Column, folder: Path) -> Tr
     )
 
 
-def _imitated(laws: FamilyLaws, objective: Objective) -> float:
+def rewarded(laws: FamilyLaws) -> list[Comparison]:
+    """Its pairs, of which the chosen response has a higher reward."""
+    return [
+        replace(row, responses=tuple(replace(one, reward=1.0 - at) for at, one in enumerate(row.responses)))
+        for row in laws.rows
+    ]
+
+
+def _unadapted(laws: FamilyLaws, objective: Objective) -> float:
     """The loss of the pipeline without adapters, at the draws of a run's first step."""
     model = laws.model()
-    batch = laws.batch(model, objective)
+    samples = [encode(row, model.assembly.preparer, objective.needs) for row in rewarded(laws)]
+    batch = assemble(samples, share=model.shares)
     with torch.no_grad():
-        return objective({"policy": model(batch, Draws(seed=0, epoch=0))}, batch.targets).mean.item()
+        scores = model(batch, Draws(seed=0, epoch=0), objective.backprop())
+        return objective({"policy": scores}, batch.targets).mean.item()
 
 
 def page(cells: Mapping[tuple[str, str], str], rows: Sequence[Row], columns: Sequence[Column], day: date) -> str:

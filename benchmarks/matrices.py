@@ -18,13 +18,6 @@ from modalign.training.storage.metricslog import read_metrics
 YES: Final = "yes"
 REFUSED: Final = "refused"
 
-#: Objectives of the core that ask decoders and have no column, and what tries them.
-ELSEWHERE: Final = {
-    "reward_weighted": "tests/core/objectives/test_reward_weighted.py",
-    "draft": "tests/test_reward_gradient.py",
-    "refl": "tests/test_reward_gradient.py",
-}
-
 
 class Named(Protocol):
     """A row or a column."""
@@ -45,13 +38,16 @@ def said(tried: Callable[[], str]) -> str:
         return f"no: {kind}{' '.join(str(error).split())[:200]}"
 
 
-def check_run(trainer: Trainer, start: float | None, moves: Iterable[str], again: Callable[[Path], Model]) -> None:
+def check_run(
+    trainer: Trainer, start: float | None, moves: Iterable[str], again: Callable[[Path], Model], *, close: float = 1e-9
+) -> None:
     """Train, and raise where a loss or a gradient is not finite, anything moves that should not, or nothing does, or
     what is saved is not what the run ended with.
 
     start: the first loss; None where it has no closed form.
     moves: what is in the name of everything that moves.
     again: loads what was saved.
+    close: how near the first loss must be, relative.
     """
     model, moves = trainer.parts.model, tuple(moves)
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -61,7 +57,7 @@ def check_run(trainer: Trainer, start: float | None, moves: Iterable[str], again
     steps = trainer.parts.plan.steps
     require(len(losses) == steps, f"{steps} steps must give a loss each; found: {losses}")
     require(all(map(math.isfinite, (*losses, *norms))), f"losses must be finite; found: {losses}, gradients {norms}")
-    equal = start is None or math.isclose(losses[0], start, rel_tol=1e-9)
+    equal = start is None or math.isclose(losses[0], start, rel_tol=close)
     require(equal, f"at equal scores the loss must be {start}; found: {losses[0]}")
     moved = {name for name, value in model.state_dict().items() if not value.equal(before[name])}
     require(bool(moved), "adapters must move")

@@ -122,6 +122,13 @@ _RATES = -(3 * math.log(_OUTER) + 3 * math.log(0.5 - _OUTER)) / 6
 # three pairs in order by `reward`, one in order and one tied by `warmth`: theta is exp(1/2)
 _TIES = (4 * _soft(0.5) + 2 * _soft(0.5) - math.log(math.e - 1)) / 5
 
+#: Objectives of the core that have no column, and what tries them.
+ELSEWHERE = {
+    "reward_weighted": "tests/core/objectives/test_reward_weighted.py",
+    "draft": "benchmarks/generator_matrix.py",
+    "refl": "benchmarks/generator_matrix.py",
+}
+
 COLUMNS = (
     Column(name="sft", title="imitation", objective=objectives.SFT(), start=math.log, form="log V"),
     Column(name="dpo", title="preference", objective=objectives.DPO(), start=lambda _: math.log(2), form="log 2"),

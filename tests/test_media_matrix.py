@@ -10,7 +10,6 @@ import pytest
 import torch
 
 import media_matrix as matrix
-from matrices import ELSEWHERE
 from modalign.errors import PluginError
 from modalign.model import Model
 from modalign.objectives import DPO, BradleyTerry
@@ -204,7 +203,7 @@ def test_the_rows_are_all_families_and_every_registered_encoder() -> None:
 
     assert {row.name for row in matrix.ROWS} > MULTIMODAL.keys()
     own = {name for name, one in registry.entries("objectives").items() if one.plugin == "core"}
-    assert own == {*COLUMNS, *ELSEWHERE}
+    assert own == {*COLUMNS, *matrix.ELSEWHERE}
     composed = {row.modality for row in matrix.ROWS if "+" in row.name}
     assert composed == {str(one.declarations["modality"]) for one in registry.entries("encoders").values()}
 

@@ -2,10 +2,8 @@
 
 import importlib
 import importlib.util
-import json
 import math
 import re
-import shlex
 from collections.abc import Callable, Iterator
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -19,24 +17,15 @@ from torch import Tensor
 import modalign
 import modalign.loading
 import modalign.training.job
-from modalign.cli.app import app
-from modalign.config import ModelConfig
 from modalign.content import Message, Part
 from modalign.data import read
 from modalign.data.prepared import prepare
 from modalign.errors import DataError, ModalignError
 from modalign.integrations.diffusers.denoiser import PipelineDenoiser
 from modalign.integrations.peft import LoraAdapters
-from modalign.loading import configure
-from modalign.model import Model
 from modalign.objectives import DPO
 from modalign.training.storage.metricslog import read_metrics
-from modalign_audio.generators.testing import audioldm2
-from modalign_image.generators.testing_unet import stable_diffusion
-from modalign_text.align_anything_sample import sample as align_anything
-from modalign_video.generators.testing import wan
-from modalign_video.safesora_sample import sample as safesora
-from modalign_video.testing import numbered_clip
+from tiny_hub import BLOCK, LOAD, TINY, at_home, fill, local, run
 
 pytestmark = [
     # Schedulers of diffusers 0.42.1 make an array of a tensor, which torch 2.14 answers as numpy before 2.0 asked it.
@@ -45,117 +34,32 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.past_key_values. is deprecated:FutureWarning"),
 ]
 
-PAGE = (Path(__file__).parent.parent / "docs/generators.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs/generators.md").read_text()
 USED, WRONG = PAGE.split("## Mistakes")
-BLOCK = r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```'
 BLOCKS = re.findall(BLOCK, PAGE, re.M | re.S)
 ROWS = re.findall(r'^```json title="taste/mistake.jsonl"\n(.*?)^```\n\n```text\n(.*?)^```', PAGE, re.M | re.S)
 COMMANDS = re.findall(r"^```bash\n(modalign [^\n]*)\n```\n\n```text\n(.*?)^```", PAGE, re.M | re.S)
-FILES = sorted(set(re.findall(r'"((?:pictures|sounds|clips)/[\w-]+\.\w+)"', PAGE)))
 
-#: what stands in for the pipelines that the page names, and what makes them quick
-TINY: Final[dict[str, tuple[Callable[[Path], Path], dict[str, object]]]] = {
-    "stable-diffusion-v1-5/stable-diffusion-v1-5": (stable_diffusion, {"height": 16, "width": 16}),
-    "cvssp/audioldm2": (audioldm2, {"seconds": 0.32}),
-    "Wan-AI/Wan2.1-T2V-1.3B-Diffusers": (wan, {"height": 16, "width": 16, "num_frames": 5}),
-    "Wan-AI/Wan2.2-T2V-A14B-Diffusers": (lambda folder: wan(folder, networks=2), {}),
-    "kandinsky-community/kandinsky-2-2-decoder": (lambda folder: named(folder, "KandinskyV22Pipeline"), {}),
-    "stabilityai/stable-audio-open-1.0": (
-        lambda folder: named(
-            folder, "StableAudioPipeline", scheduler=["diffusers", "CosineDPMSolverMultistepScheduler"]
-        ),
-        {},
-    ),
-}
 #: what rows are tried on, by the files they name: the sizes that the page tells of
 MODELS: Final[dict[str, tuple[str, dict[str, object]]]] = {
     "sounds": ("cvssp/audioldm2", {"seconds": 10}),
     "clips": ("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", {"num_frames": 33}),
     "pictures": ("stable-diffusion-v1-5/stable-diffusion-v1-5", {"height": 512, "width": 512}),
 }
-LOAD: Final = modalign.loading.load
-
-
-def named(folder: Path, name: str, **parts: object) -> Path:
-    """A folder that says which pipeline it is of, and has none of its parts."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "model_index.json").write_text(json.dumps({"_class_name": name, **parts}))
-    return folder
-
-
-def make(place: Path) -> None:
-    """One file of the kind that its name says, different for each name."""
-    import soundfile
-    from PIL import Image
-
-    place.parent.mkdir(parents=True, exist_ok=True)
-    number = 1 + int(place.stem[-1]) if place.stem[-1].isdigit() else 0
-    source = torch.Generator().manual_seed(int.from_bytes(place.stem.encode()) % 2**63)
-    match place.suffix:
-        case ".png":
-            wide = 128 if place.stem == "wide" else 64
-            Image.fromarray(torch.randint(0, 256, (64, wide, 3), generator=source).byte().numpy()).save(place)
-        case ".wav":
-            seconds = 2 if place.stem == "short" else 10
-            sound = torch.rand(16_000 * seconds, generator=source) / 4
-            soundfile.write(place, sound.numpy(), 16_000, subtype="PCM_16")
-        case _:
-            frames = {"short": 20, "long": 80}.get(place.stem, 38 + number)
-            place.write_bytes(numbered_clip(frames, rate=16))
 
 
 @pytest.fixture(scope="module")
 def there(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the files and rows of the page, and a tiny pipeline for each that it names."""
     folder = tmp_path_factory.mktemp("walk")
-    for name in FILES:
-        make(folder / "taste" / name)
-    for language, title, text in BLOCKS:
-        if title and language != "python" and "mistake" not in title:
-            (folder / title).write_text(text)
-    for name, (made, _) in TINY.items():
-        made(local(folder, name))
-    for subset in ("t2i", "t2a", "t2v"):
-        align_anything(folder / "align-anything" / subset, subset, 3)
-    safesora(folder / "SafeSora", "pairs", 2)
+    fill(folder, PAGE)
     return folder
-
-
-def local(there: Path, name: str) -> Path:
-    return there / "models" / name.replace("/", "-")
 
 
 @pytest.fixture(autouse=True)
 def _at_home(there: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """In the page's folder, where an id on the hub is one of its tiny pipelines."""
-
-    def quick(model: str | Path | ModelConfig, **settings: object) -> Model:
-        config = configure(model, **settings)
-        if config.path not in TINY:
-            return LOAD(config)
-        _, less = TINY[config.path]
-        config = config.model_copy(update={"path": str(local(there, config.path))})
-        if config.options:
-            LOAD(config)  # what the page says can be asked for, and is asked for smaller
-        return LOAD(config.model_copy(update={"options": {**config.options, **less}}))
-
-    from_pretrained = DiffusionPipeline.from_pretrained
-
-    def here(path: str, **settings: object) -> object:
-        return from_pretrained(str(local(there, path)) if path in TINY else path, **settings)
-
-    for module in (modalign, modalign.loading, modalign.training.job):
-        monkeypatch.setattr(module, "load", quick, raising=False)
-    monkeypatch.setattr(DiffusionPipeline, "from_pretrained", here)
-    monkeypatch.chdir(there)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def run(line: str) -> object:
-    return app(shlex.split(line)[1:], exit_on_error=False, print_error=False, result_action="return_value")
+    with at_home(there, monkeypatch):
+        yield
 
 
 # --- the walk ------------------------------------------------------------------------------------------------------

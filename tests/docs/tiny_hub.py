@@ -1,0 +1,143 @@
+"""A hub of tiny models for the pages of the docs: what stands in for what they name, and the files of their rows."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import pytest
+import torch
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
+import modalign
+import modalign.loading
+import modalign.reward
+import modalign.training.job
+from modalign.cli.app import app
+from modalign.config import ModelConfig
+from modalign.loading import configure
+from modalign.model import Model
+from modalign_audio.generators.testing import audioldm2
+from modalign_image.generators.testing_unet import stable_diffusion
+from modalign_image.pick_a_pic_sample import sample as pick_a_pic
+from modalign_text.align_anything_sample import sample as align_anything
+from modalign_text.multimodal.testing import tiny_multimodal
+from modalign_video.generators.testing import wan
+from modalign_video.safesora_sample import sample as safesora
+from modalign_video.testing import numbered_clip
+
+BLOCK: Final = r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```'  #: of a page: its language, title and text
+LOAD: Final = modalign.loading.load
+
+#: what stands in for the models that pages name, and what makes them quick
+TINY: Final[dict[str, tuple[Callable[[Path], Path], dict[str, object]]]] = {
+    "stable-diffusion-v1-5/stable-diffusion-v1-5": (stable_diffusion, {"height": 16, "width": 16}),
+    "cvssp/audioldm2": (audioldm2, {"seconds": 0.32}),
+    "Wan-AI/Wan2.1-T2V-1.3B-Diffusers": (wan, {"height": 16, "width": 16, "num_frames": 5}),
+    "Qwen/Qwen2.5-VL-3B-Instruct": (lambda folder: tiny_multimodal(folder, "qwen2_5_vl"), {}),
+    "Qwen/Qwen2-Audio-7B-Instruct": (lambda folder: tiny_multimodal(folder, "qwen2_audio"), {}),
+    "Wan-AI/Wan2.2-T2V-A14B-Diffusers": (lambda folder: wan(folder, networks=2), {}),
+    "kandinsky-community/kandinsky-2-2-decoder": (lambda folder: named(folder, "KandinskyV22Pipeline"), {}),
+    "stabilityai/stable-audio-open-1.0": (
+        lambda folder: named(
+            folder, "StableAudioPipeline", scheduler=["diffusers", "CosineDPMSolverMultistepScheduler"]
+        ),
+        {},
+    ),
+}
+
+
+SIZES: Final = ("height", "width", "seconds", "num_frames", "duration_buckets")  #: options that say how much work it is
+
+
+def named(folder: Path, name: str, **parts: object) -> Path:
+    """A folder that says which pipeline it is of, and has none of its parts."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": name, **parts}))
+    return folder
+
+
+def make(place: Path) -> None:
+    """One file of the kind that its name says, different for each name."""
+    import soundfile
+    from PIL import Image
+
+    place.parent.mkdir(parents=True, exist_ok=True)
+    number = 1 + int(place.stem[-1]) if place.stem[-1].isdigit() else 0
+    source = torch.Generator().manual_seed(int.from_bytes(place.stem.encode()) % 2**63)
+    match place.suffix:
+        case ".png":
+            wide = 128 if place.stem == "wide" else 64
+            Image.fromarray(torch.randint(0, 256, (64, wide, 3), generator=source).byte().numpy()).save(place)
+        case ".wav":
+            seconds = 2 if place.stem == "short" else 10
+            sound = torch.rand(16_000 * seconds, generator=source) / 4
+            soundfile.write(place, sound.numpy(), 16_000, subtype="PCM_16")
+        case _:
+            frames = {"short": 20, "long": 80}.get(place.stem, 38 + number)
+            place.write_bytes(numbered_clip(frames, rate=16))
+
+
+def fill(folder: Path, page: str) -> None:
+    """Write what a page's commands read: its titled blocks, media of its rows, public data, and the tiny models."""
+    for name in sorted(set(re.findall(r'"((?:pictures|sounds|clips)/[\w-]+\.\w+)"', page))):
+        make(folder / "taste" / name)
+    for language, title, text in re.findall(BLOCK, page, re.M | re.S):
+        if title and language != "python" and "mistake" not in title:
+            (folder / title).parent.mkdir(parents=True, exist_ok=True)
+            (folder / title).write_text(text)
+    for name, (made, _) in TINY.items():
+        if name in page:
+            made(local(folder, name))
+    for subset in ("t2i", "t2a", "t2v"):
+        if f"align-anything/{subset}/" in page:
+            align_anything(folder / "align-anything" / subset, subset, 3)
+    if "SafeSora/" in page:
+        safesora(folder / "SafeSora", "pairs", 4)
+        safesora(folder / "SafeSora", "prompts", 2)
+    if "pick-a-pic/" in page:
+        pick_a_pic(folder / "pick-a-pic", 4)
+
+
+def local(there: Path, name: str) -> Path:
+    return there / "models" / name.replace("/", "-")
+
+
+@contextmanager
+def at_home(folder: Path, patch: pytest.MonkeyPatch) -> Iterator[None]:
+    """In a page's folder, where an id on the hub is one of its tiny models."""
+
+    def quick(model: str | Path | ModelConfig, **settings: object) -> Model:
+        config = configure(model, **settings)
+        if config.path not in TINY:  # a run's model, which was made small
+            rest = {name: value for name, value in config.options.items() if name not in SIZES}
+            return LOAD(config.model_copy(update={"options": rest}))
+        _, less = TINY[config.path]
+        config = config.model_copy(update={"path": str(local(folder, config.path))})
+        if config.options:
+            LOAD(config)  # what the page says can be asked for, and is asked for smaller
+        rest = {name: value for name, value in config.options.items() if name != "duration_buckets"}
+        return LOAD(config.model_copy(update={"options": {**rest, **less}}))
+
+    from_pretrained = DiffusionPipeline.from_pretrained
+
+    def here(path: str, **settings: object) -> object:
+        return from_pretrained(str(local(folder, path)) if path in TINY else path, **settings)
+
+    for module in (modalign, modalign.loading, modalign.training.job, modalign.reward):
+        patch.setattr(module, "load", quick, raising=False)
+    patch.setattr(DiffusionPipeline, "from_pretrained", here)
+    patch.chdir(folder)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def run(line: str) -> object:
+    return app(shlex.split(line)[1:], exit_on_error=False, print_error=False, result_action="return_value")

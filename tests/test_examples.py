@@ -132,8 +132,8 @@ class _Theirs:
         register("dpo", "modalign.objectives.dpo:DPO")
 
 
-# these need their files: tests/test_media_docs.py and tests/test_generator_docs.py walk them
-WALKED = {"media", "generators"}
+# these need their files: tests/docs walks them
+WALKED = {"media", "generators", "text-to-image", "text-to-audio", "text-to-video"}
 
 
 @pytest.mark.parametrize(

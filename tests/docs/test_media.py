@@ -27,7 +27,7 @@ from modalign_text.multimodal.testing import tiny_multimodal
 from modalign_text.testing import tiny_model
 from modalign_video.testing import numbered_clip
 
-PAGE = (Path(__file__).parent.parent / "docs/media.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs/media.md").read_text()
 BLOCK = r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```'
 BLOCKS = re.findall(BLOCK, PAGE, re.M | re.S)
 MISTAKES = re.findall(r'^```json title="pets/mistake.jsonl"\n(.*?)^```\n\n```text\n(.*?)^```', PAGE, re.M | re.S)

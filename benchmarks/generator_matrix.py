@@ -10,11 +10,9 @@ learnt anything.
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -27,7 +25,7 @@ from typing import Final, final
 import diffusers
 import torch
 
-from matrices import REFUSED, YES, check_run, chosen, said, table, versions
+from matrices import REFUSED, YES, check_run, command, said, table, versions
 from modalign import objectives
 from modalign.assembler import assemble, encode
 from modalign.comparison import Comparison
@@ -119,6 +117,10 @@ class Row:
     name: str
     modality: str
     made: Callable[[Path], FamilyLaws]
+
+    @property
+    def key(self) -> str:
+        return self.name
 
 
 def energy(prompts: list[str], media: torch.Tensor) -> torch.Tensor:
@@ -267,28 +269,8 @@ def without_torchsde() -> None:
 
 def main() -> None:
     """Try the cells, say or write what came of them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", type=Path, metavar="FILE", help="write the page; takes every row and column")
-    parser.add_argument("--rows", help="names of families, with commas between")
-    parser.add_argument("--columns", help="names of objectives, with commas between")
-    args = parser.parse_args()
-    if args.write and (args.rows or args.columns):
-        parser.error("--write takes every row and column")
-    rows, columns = chosen(ROWS, args.rows, "row"), chosen(COLUMNS, args.columns, "column")
-    torch.set_num_threads(1)
     without_torchsde()
-    cells: dict[tuple[str, str], str] = {}
-    for row in rows:
-        for column in columns:
-            began = time.perf_counter()
-            found = cells[row.name, column.name] = tried(row, column)
-            print(
-                f"{row.name:20} {row.modality:6} {column.name:6} {time.perf_counter() - began:5.1f} s  {found}",
-                flush=True,
-            )
-    if args.write:
-        args.write.write_text(page(cells, rows, columns, date.today()), encoding="utf-8")
-    sys.exit(any(one not in (YES, REFUSED) for one in cells.values()))
+    command(__doc__, ROWS, COLUMNS, tried, page, good=(YES, REFUSED))
 
 
 if __name__ == "__main__":

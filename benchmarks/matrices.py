@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 import sys
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
+
+import torch
 
 from modalign.errors import ModalignError
 from modalign.model import Model
@@ -26,7 +31,16 @@ class Named(Protocol):
     def name(self) -> str: ...
 
 
+class Keyed(Named, Protocol):
+    """A row."""
+
+    @property
+    def key(self) -> str: ...
+
+
 _Named = TypeVar("_Named", bound=Named)
+_Row = TypeVar("_Row", bound=Keyed)
+_Column = TypeVar("_Column", bound=Named)
 
 
 def said(tried: Callable[[], str]) -> str:
@@ -74,6 +88,41 @@ def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     """A table in Markdown."""
     rows = [head, ["---"] * len(head), *([one.replace("|", "/") for one in row] for row in body)]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def command(
+    about: str | None,
+    rows: Sequence[_Row],
+    columns: Sequence[_Column],
+    tried: Callable[[_Row, _Column], str],
+    page: Callable[[Mapping[tuple[str, str], str], Sequence[_Row], Sequence[_Column], date], str],
+    *,
+    good: Sequence[str] = (YES,),
+) -> None:
+    """The program of a matrix: try the cells, say or write what came of them, and end with 1 where one is not good.
+
+    about: what its help says.
+    tried: what a cell says.
+    page: the page, of what each cell says by the keys of row and column, and the day.
+    """
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", type=Path, metavar="FILE", help="write the page; takes every row and column")
+    parser.add_argument("--rows", help="names of rows, with commas between")
+    parser.add_argument("--columns", help="names of objectives, with commas between")
+    args = parser.parse_args()
+    if args.write and (args.rows or args.columns):
+        parser.error("--write takes every row and column")
+    rows, columns = chosen(rows, args.rows, "row"), chosen(columns, args.columns, "column")
+    torch.set_num_threads(1)
+    cells: dict[tuple[str, str], str] = {}
+    for row in rows:
+        for column in columns:
+            began = time.perf_counter()
+            found = cells[row.key, column.name] = tried(row, column)
+            print(f"{row.key:32} {column.name:16} {time.perf_counter() - began:5.1f} s  {found}", flush=True)
+    if args.write:
+        args.write.write_text(page(cells, rows, columns, date.today()), encoding="utf-8")
+    sys.exit(any(one not in good for one in cells.values()))
 
 
 def chosen(known: Sequence[_Named], names: str | None, what: str) -> list[_Named]:

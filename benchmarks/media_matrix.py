@@ -10,21 +10,16 @@ holds, not that a model has learnt anything.
 
 from __future__ import annotations
 
-import argparse
 import math
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import final
 
-import torch
-
 import modalign
-from matrices import YES, chosen, said, table, versions
+from matrices import YES, command, said, table, versions
 from modalign import objectives
 from modalign.config import AdapterConfig
 from modalign.model import Model
@@ -268,25 +263,8 @@ def page(cells: Mapping[tuple[str, str], str], rows: Sequence[Row], columns: Seq
 
 def main() -> None:
     """Try the cells, say or write what came of them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", type=Path, metavar="FILE", help="write the page; takes every row and column")
-    parser.add_argument("--rows", help="names of models, with commas between")
-    parser.add_argument("--columns", help="names of objectives, with commas between")
-    args = parser.parse_args()
-    if args.write and (args.rows or args.columns):
-        parser.error("--write takes every row and column")
-    rows, columns = chosen(ROWS, args.rows, "row"), chosen(COLUMNS, args.columns, "column")
-    torch.set_num_threads(1)
-    cells: dict[tuple[str, str], str] = {}
     with tempfile.TemporaryDirectory() as models:
-        for row in rows:
-            for column in columns:
-                began = time.perf_counter()
-                found = cells[row.key, column.name] = tried(row, column, Path(models))
-                print(f"{row.key:32} {column.name:12} {time.perf_counter() - began:5.1f} s  {found}", flush=True)
-    if args.write:
-        args.write.write_text(page(cells, rows, columns, date.today()), encoding="utf-8")
-    sys.exit(any(one != YES for one in cells.values()))
+        command(__doc__, ROWS, COLUMNS, lambda row, column: tried(row, column, Path(models)), page)
 
 
 if __name__ == "__main__":

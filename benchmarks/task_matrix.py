@@ -9,11 +9,8 @@ The models are tiny and random, the rows are in the public layout of the data, t
 
 from __future__ import annotations
 
-import argparse
 import math
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -21,9 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, final
 
-import torch
-
-from matrices import YES, check_run, chosen, said, table, versions
+from matrices import YES, check_run, command, said, table, versions
 from modalign import objectives
 from modalign.config import AdapterConfig
 from modalign.data import read
@@ -97,6 +92,10 @@ class Row:
     subset: str
     answers: Maker
     judges: Maker
+
+    @property
+    def key(self) -> str:
+        return self.name
 
 
 @final
@@ -196,24 +195,7 @@ def page(cells: Mapping[tuple[str, str], str], rows: Sequence[Row], columns: Seq
 
 def main() -> None:
     """Try the cells, say or write what came of them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", type=Path, metavar="FILE", help="write the page; takes every row and column")
-    parser.add_argument("--rows", help="names of tasks, with commas between")
-    parser.add_argument("--columns", help="names of objectives, with commas between")
-    args = parser.parse_args()
-    if args.write and (args.rows or args.columns):
-        parser.error("--write takes every row and column")
-    rows, columns = chosen(ROWS, args.rows, "row"), chosen(COLUMNS, args.columns, "column")
-    torch.set_num_threads(1)
-    cells: dict[tuple[str, str], str] = {}
-    for row in rows:
-        for column in columns:
-            began = time.perf_counter()
-            found = cells[row.name, column.name] = tried(row, column)
-            print(f"{row.name:20} {column.name:6} {time.perf_counter() - began:5.1f} s  {found}", flush=True)
-    if args.write:
-        args.write.write_text(page(cells, rows, columns, date.today()), encoding="utf-8")
-    sys.exit(any(one != YES for one in cells.values()))
+    command(__doc__, ROWS, COLUMNS, tried, page)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from modalign.config import DataConfig
 from modalign.errors import ConfigError, MissingExtra
 from modalign.world.preferences import Kind, World
 from modalign.world.questions import ABOUT, Questions
+from modalign.world.together import TOGETHER, Together
 
 SIZE = 1024  #: rows where no limit is given
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -20,8 +21,8 @@ def data(config: DataConfig) -> list[Comparison]:
     config: ``split`` is `[MODALITY/]KIND[-test]`: the modality of the responses (by default that of bare words), `sft`,
         `clean` (the default), `shared-defect` or `prompts`, and `-test` for the held-out concepts. With `about/` before
         it, `about/MODALITY/KIND[-test]`, a medium of that modality stands in the prompt, which asks what it shows, and
-        the responses are answers in words. ``limit`` is how many rows to make, 1024 by default. ``revision`` is the
-        seed, 0 by default.
+        the responses are answers in words; `together/KIND[-test]` asks for several modalities in one response.
+        ``limit`` is how many rows to make, 1024 by default. ``revision`` is the seed, 0 by default.
 
     >>> rows = data(DataConfig(path="oracle", split="shared-defect", limit=3))
     >>> len(rows), rows[0].kind
@@ -36,6 +37,8 @@ def data(config: DataConfig) -> list[Comparison]:
             got=repr(seed),
             fix="give a whole number",
         )
+    if modality == TOGETHER and not about:
+        return together(seed=int(seed)).rows(kind, config.limit or SIZE, held_out=held_out)
     rows = questions(modality, seed=int(seed)) if about and modality else world(modality, seed=int(seed))
     return rows.rows(kind, config.limit or SIZE, held_out=held_out)
 
@@ -53,6 +56,13 @@ def questions(modality: str, *, seed: int = 0) -> Questions:
     from modalign.registry import registry
 
     return Questions(depiction=registry.depiction(modality), words=words_modality(), seed=seed)
+
+
+def together(*, seed: int = 0) -> Together:
+    """The world as all installed modalities show it at once."""
+    from modalign.registry import registry
+
+    return Together(depictions=registry.depictions(), words=words_modality(), seed=seed)
 
 
 def words_modality() -> str:
@@ -81,7 +91,8 @@ def _parse(split: str) -> tuple[bool, str | None, Kind, bool]:
             where="split",
             got=repr(rest) if kind not in KINDS else repr(place),
             fix=f"one of {', '.join(KINDS)}, with -test behind it for held-out concepts, MODALITY/ before it for "
-            f"responses in another modality, or {ABOUT}/MODALITY/ for questions about media of one",
+            f"responses in another modality, {TOGETHER}/ for several in one response, or {ABOUT}/MODALITY/ for "
+            "questions about media of one",
         )
     if place == ABOUT:
         raise ConfigError(

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import torch
 
+from modalign.registry import registry
 from modalign.world.concept import EVERY, VALUES, Concept, Value
 from modalign.world.prompts import ask
 from modalign.world.questions import PHRASES, answer, question
+from modalign.world.together import ask_in
 from modalign_text.world import sentence
 
 _PAD, _UNKNOWN, _USER, _ASSISTANT, _END = "<pad>", "<unk>", "<user>", "<assistant>", "<end>"
@@ -26,16 +28,20 @@ _TEMPLATE = (
 _SPACE = "▁"
 
 
-def save_student(folder: str | Path, *, seed: int = 0, questions: bool = False) -> Path:
+def save_student(
+    folder: str | Path, *, seed: int = 0, questions: bool = False, together: bool = False, positions: int = 128
+) -> Path:
     """Write the model and its tokenizer as transformers would; returns the folder.
 
     questions: whether it knows the words of questions about media and of their answers too.
+    together: whether it knows those of requests for several modalities.
+    positions: tokens that it can read.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     specials = (_PAD, _UNKNOWN, _USER, _ASSISTANT, _END)
-    folder, further = Path(folder), _questions() if questions else []
+    folder, further = Path(folder), [*(_questions() if questions else []), *(_requests() if together else [])]
     vocabulary = {token: number for number, token in enumerate((*specials, *_vocabulary(), *further))}
     words = Tokenizer(models.WordLevel(vocabulary, unk_token=_UNKNOWN))
     words.pre_tokenizer = pre_tokenizers.Sequence(
@@ -60,7 +66,7 @@ def save_student(folder: str | Path, *, seed: int = 0, questions: bool = False) 
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=4,
-        max_position_embeddings=128,
+        max_position_embeddings=positions,
         initializer_range=0.1,  # at the usual 0.02 a model this narrow needs many times the steps to begin to copy
         tie_word_embeddings=True,
         bos_token_id=None,
@@ -93,6 +99,14 @@ def _questions() -> list[str]:
     found = dict.fromkeys(_SPACE + word for text in texts for word in re.sub(r"[.,:?]", " ", text).split())
     known = set(_vocabulary())
     return [*(word for word in found if word not in known), "?"]
+
+
+def _requests() -> list[str]:
+    """What requests for several modalities say beside others."""
+    text = ask_in(_FULL, sorted(registry.depictions()))
+    found = dict.fromkeys(_SPACE + word for word in re.sub(r"[.,:]", " ", text).split())
+    known = set(_vocabulary())
+    return [word for word in found if word not in known]
 
 
 _EVERYTHING: dict[str, Value] = {name: values[0] for name, values in VALUES.items()}

@@ -88,10 +88,10 @@ def pickled_checkpoint() -> None:
 
 CASES = {
     "unknown key": Case(
-        make=file("new.yaml", CONFIG + "learning_rates: 1\n"),
+        make=file("new.yaml", CONFIG + "learning_rat: 1\n"),
         words=("train", "new.yaml"),
         code=2,
-        said=("config", "new.yaml:5", "unknown setting 'learning_rates'", "found: 1", "did you mean 'learning_rate'?"),
+        said=("config", "new.yaml:5", "unknown setting 'learning_rat'", "found: 1", "did you mean 'learning_rate'?"),
     ),
     "unknown flag": Case(
         words=(*DPO, "--learning_rat", "1"),

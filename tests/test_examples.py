@@ -133,7 +133,7 @@ class _Theirs:
 
 
 # these need their files: tests/docs walks them
-WALKED = {"media", "generators", "text-to-image", "text-to-audio", "text-to-video"}
+WALKED = {"media", "generators", "text-to-image", "text-to-audio", "text-to-video", "composing"}
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from modalign.comparison import Comparison
+    from modalign.composing import compose
     from modalign.config import AdapterConfig, DataConfig, GenerationConfig, ModelConfig
     from modalign.content import Message, Part, Response
     from modalign.data import read
@@ -40,6 +41,7 @@ _HOMES = {
     "SimPO": "objectives",
     "Trainer": "training",
     "TrainingConfig": "training",
+    "compose": "composing",
     "hookimpl": "hookspecs",
     "load": "loading",
     "read": "data",
@@ -65,6 +67,7 @@ __all__ = [
     "SimPO",
     "Trainer",
     "TrainingConfig",
+    "compose",
     "hookimpl",
     "load",
     "read",

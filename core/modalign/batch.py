@@ -44,6 +44,11 @@ class Medium:
         return replace(self, tensors={name: value.to(device) for name, value in self.tensors.items()})
 
 
+def asking(decoder: str) -> str:
+    """The modality of a medium that stands for the learned queries of a decoder."""
+    return f"queries of {decoder}"
+
+
 @final
 @dataclass(frozen=True, kw_only=True)
 class Slot:

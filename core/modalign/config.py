@@ -78,6 +78,32 @@ class EncoderConfig(Config):
     """Further settings of the encoder."""
 
 
+class DecoderConfig(Config):
+    """A generator by folder or id, behind a backbone whose states condition it."""
+
+    path: str
+    """A folder, or an id on the model hub."""
+
+    revision: str | None = None
+    """Branch, tag or commit of an id on the hub."""
+
+    connector: dict[str, object] = Field(default_factory=dict)
+    """How states become what conditions its network: `queries`, `depth`, `heads`, `expansion`, `seed`."""
+
+    options: dict[str, object] = Field(default_factory=dict)
+    """Further settings of the generator: sizes of what it makes."""
+
+    train: bool = True
+    """Whether its network trains. What conditions it always does. With `model.adapter` the network needs an adapter of
+    its own."""
+
+    adapter: AdapterConfig | None = None
+    """Train low-rank adapters of its network instead of the network."""
+
+    weight: PositiveFloat = 1.0
+    """Weight of its media in the log-likelihood of a response."""
+
+
 class ModelConfig(Config):
     """A model, by folder or id, and how it is loaded."""
 
@@ -121,6 +147,9 @@ class ModelConfig(Config):
     encoders: dict[str, EncoderConfig] = Field(default_factory=dict)
     """Encoders to put before a model that has none, by modality: any tower on any language model."""
 
+    decoders: dict[str, DecoderConfig] = Field(default_factory=dict)
+    """Generators to put behind a language model, by the modality that they make."""
+
     options: dict[str, object] = Field(default_factory=dict)
     """Further settings of the loader."""
 
@@ -139,6 +168,9 @@ class GenerationConfig(Config):
 
     top_k: NonNegativeInt = 0
     """Sample from this many tokens; 0 is all."""
+
+    max_media: PositiveInt = 8
+    """Most media in a response of a model that writes words and media."""
 
     num_inference_steps: PositiveInt | None = None
     """Steps of a diffusion or flow sampler; by default the pipeline's own."""

@@ -9,23 +9,31 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import cast, final
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, cast, final
 
 import torch
 from torch import Tensor, nn
 
 from modalign.backprop import Backprop, Route
 from modalign.batch import Batch, Medium, Segment
+from modalign.config import GenerationConfig
+from modalign.content import Part
 from modalign.denoising import Process
 from modalign.draws import Draws
 from modalign.errors import DataError, ModelError
 from modalign.frozen import empty
+from modalign.layout import Layout
 from modalign.ops.squared_error import squared_error
 from modalign.readers import CONDITIONS, LATENTS, Condition, missing, read
 from modalign.roles import Decoder
 from modalign.scores import UnitKind, Units
 from modalign.timeline import Timeline, no_time
+
+if TYPE_CHECKING:
+    from modalign.connectors.conditioner import Conditioner, Wanted
+
+_NOTHING: Final = "states of nothing"
 
 
 class Denoiser(nn.Module, ABC):
@@ -95,6 +103,29 @@ class Denoiser(nn.Module, ABC):
             fix="write its `sample`, or use an objective that learns from responses (DPO, SFT)",
         )
 
+    def paint(
+        self, condition: Condition, nothing: Condition, sources: Sequence[torch.Generator], config: GenerationConfig
+    ) -> list[Part]:
+        """A medium of each condition, sampled as its library does.
+
+        condition: each tensor ``b ...``, of a conditioner.
+        nothing: what guidance compares with, without an axis ``b``.
+        sources: of noise, one for each, on the CPU.
+        """
+        raise ModelError(
+            "this denoiser does not write behind a backbone",
+            got=type(self).__name__,
+            fix="write its `paint`",
+        )
+
+    def wanted(self) -> Wanted:
+        """What conditions the network, as far as the states of a backbone can stand for it."""
+        raise ModelError(
+            "this denoiser cannot stand behind a backbone",
+            got=type(self).__name__,
+            fix="write its `wanted`, which says what conditions it",
+        )
+
     @property
     def timeline(self) -> Timeline:
         """When each latent of a medium is; a `DataError` where media have no time."""
@@ -131,15 +162,24 @@ class DenoisingDecoder(Decoder):
 
     denoiser: the network and what makes its input.
     modality: of the segments it scores; segments name the decoder by it too.
+    conditioner: behind a backbone, whose states at the segments' query positions then condition the network.
     """
 
     kind: UnitKind = "draw"
     precomputes = True
 
-    def __init__(self, denoiser: Denoiser, *, modality: str) -> None:
+    def __init__(self, denoiser: Denoiser, *, modality: str, conditioner: Conditioner | None = None) -> None:
         super().__init__()
         self.denoiser = denoiser
         self.modality = modality
+        self.conditioner = conditioner
+
+    def parts(self) -> tuple[list[nn.Module], list[nn.Module]]:
+        return [self.denoiser], [] if self.conditioner is None else [self.conditioner]
+
+    @property
+    def queries(self) -> Tensor | None:
+        return None if self.conditioner is None else self.conditioner.queries
 
     def forward(self, states: Tensor | None, batch: Batch, draws: Draws) -> Units:
         rows = [
@@ -155,7 +195,9 @@ class DenoisingDecoder(Decoder):
         rows = [self._given(row, draws, media) for row in rows]
         latents = cast("dict[str, Tensor]", self.read(LATENTS, _of(media, (_digest(row) for row in rows))))
         self._check(latents, [row.segment for row in rows], batch)
-        conditions = cast("dict[str, Condition]", self.read(CONDITIONS, _of(media, (row.given for row in rows))))
+        conditions = self._states(states, rows, batch.layout)
+        if asked := _of(media, (row.given for row in rows if row.given not in conditions)):
+            conditions |= cast("dict[str, Condition]", self.read(CONDITIONS, asked))
         keys = [(row.segment.key, row.draw) for row in rows]
         time = self.denoiser.process.time(
             draws.quantiles(keys), draws.times, mean=draws.time_mean, spread=draws.time_spread
@@ -205,6 +247,9 @@ class DenoisingDecoder(Decoder):
     def _given(self, row: _Row, draws: Draws, media: dict[str, Medium]) -> _Row:
         """A draw with what conditions it, which is added to the media where it is nothing."""
         segment = row.segment
+        if segment.condition is not None and self.conditioner is not None:
+            dropped = draws.drops(segment.key, row.draw)
+            return replace(row, given=_NOTHING if dropped else _states_of(row.number))
         if segment.given is None:
             raise ModelError(
                 f"nothing says what this {self.modality} was asked to be",
@@ -216,6 +261,24 @@ class DenoisingDecoder(Decoder):
             given = self.denoiser.without(given)
             media[given.digest] = given
         return _Row(number=row.number, segment=segment, draw=row.draw, given=given.digest)
+
+    def _states(self, states: Tensor | None, rows: Sequence[_Row], layout: Layout) -> dict[str, Condition]:
+        """What states at query positions say of each segment that has some, and what stands for nothing."""
+        asked = {row.number: layout.spans[row.segment.condition] for row in rows if row.segment.condition is not None}
+        if self.conditioner is None or not asked:
+            return {}
+        if states is None:
+            raise ModelError(
+                f"what conditions this {self.modality} are states of a backbone",
+                got="a model without a backbone",
+                fix="give it one",
+            )
+        read = torch.stack([states[span.row, span.start : span.stop] for span in asked.values()])  # b k d
+        found = self.conditioner(read)
+        said: dict[str, Condition] = {
+            _states_of(number): {name: value[at] for name, value in found.items()} for at, number in enumerate(asked)
+        }
+        return said | ({_NOTHING: self.conditioner.nothing()} if any(row.given == _NOTHING for row in rows) else {})
 
     def _errors(
         self,
@@ -257,7 +320,8 @@ class DenoisingDecoder(Decoder):
     def _nothing(self, device: torch.device) -> Units:
         """No units, yet differentiable: a process that waits for gradients must not wait for ever."""
         zero = torch.zeros(0, dtype=torch.float64, device=device)
-        for value in self.denoiser.network.parameters():
+        beside = [] if self.conditioner is None else self.conditioner.parameters()
+        for value in (*self.denoiser.network.parameters(), *beside):
             if value.requires_grad:
                 zero = zero + value.reshape(-1)[:1].sum().double() * 0.0
         return Units(kind=self.kind, values=zero, segment=torch.zeros(0, dtype=torch.long, device=device), dims=None)
@@ -279,6 +343,11 @@ class DenoisingDecoder(Decoder):
                     f"{batch.ids[segment.response] if batch.ids else 'a response'}",
                     fix="load the model in float32 (its autoencoder may overflow in float16), or remove the row",
                 )
+
+
+def _states_of(number: int) -> str:
+    """The name of what the states at a segment's query positions say."""
+    return f"states of {number}"
 
 
 def _digest(row: _Row) -> str:

@@ -10,7 +10,7 @@ from torch import nn
 
 from modalign.errors import ConfigError
 from modalign.model import Model
-from modalign.roles import Encoder
+from modalign.roles import Decoder, Encoder
 
 _LOG = logging.getLogger("modalign")
 
@@ -68,8 +68,14 @@ def parts(model: Model) -> dict[str, list[nn.Module]]:
         found.setdefault(f"connectors.{name}", []).append(connector)
     if model.backbone is not None:
         found["backbone"] = [model.backbone]
-    found["decoders"] = list(model.decoders.children())
-    found |= {f"decoders.{name}": [decoder] for name, decoder in model.decoders.items()}
+    found["decoders"] = []
+    for name, decoder in model.decoders.items():
+        own, connectors = cast(Decoder, decoder).parts()
+        found["decoders"] += own
+        found["connectors"] += connectors
+        found[f"decoders.{name}"] = own
+        if connectors:
+            found.setdefault(f"connectors.{name}", []).extend(connectors)
     return found
 
 

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, final
 
 from torch import Tensor
@@ -150,6 +151,14 @@ class GeneratorPreparer(Preparer):
                     )
         return "\n".join(str(part.value) for message in messages for part in message.parts)
 
+    def target(self, part: Part) -> Medium:
+        """A medium of a response as it is scored, fitted to the size that is nearest to it."""
+        content = self._decode(part)
+        fit = self.fit.among([content])
+        fitted = fit(content)
+        self._spans(part, fit, fitted)
+        return Medium(modality=self.modality, tensors={FITTED: fitted}, digest=self._digest(part, fit))
+
     def _parts(self, response: Response) -> list[Part]:
         found: list[Part] = []
         for part in response.parts():
@@ -210,6 +219,13 @@ class GeneratorAssembly(Assembly, ABC):
         self.adapters = adapters
         self.takes = frozenset({preparer.words})
         self.gives = frozenset({preparer.modality})
+
+    def save(self, model: Model, folder: Path, *, merge: bool = False) -> None:
+        self.store(folder, merge=merge)
+
+    @abstractmethod
+    def store(self, folder: Path, *, merge: bool = False) -> None:
+        """Write the generator, or its adapters, in the format its library reads; `Assembly.save` says how."""
 
     @abstractmethod
     def write(self, prompts: Sequence[str], config: GenerationConfig, first: int) -> list[Part]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Self, cast, final
+from typing import TYPE_CHECKING, Self, cast, final
 
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
 from modalign.backprop import MADE, Backprop
-from modalign.batch import Batch
+from modalign.batch import Batch, asking
 from modalign.config import GenerationConfig
 from modalign.content import Message, Response
 from modalign.draws import Draws
@@ -19,6 +19,9 @@ from modalign.errors import ConfigError, ModelError
 from modalign.memo import Memo
 from modalign.roles import Assembly, Backbone, Connector, Decoder, Encoder, Head
 from modalign.scores import Scores, Units
+
+if TYPE_CHECKING:
+    from modalign.describing import Description
 
 
 @final
@@ -104,6 +107,9 @@ class Model(nn.Module):
             connector = self.connectors[name] if name in self.connectors else None  # noqa: SIM401 - no `get` there
             for digest, embedding in self.memo.encode(name, cast(Encoder, encoder), media).items() if media else ():
                 found[digest] = embedding if connector is None else connector(embedding)
+        for name, decoder in self.decoders.items():
+            if (queries := cast(Decoder, decoder).queries) is not None:
+                found |= {digest: queries for digest in wanted if batch.media[digest].modality == asking(name)}
         if missing := [digest for digest in wanted if digest not in found]:
             modality = batch.media[missing[0]].modality
             raise ModelError(
@@ -129,6 +135,12 @@ class Model(nn.Module):
     def shares(self) -> bool:
         """Whether responses to one prompt can be laid out as branches of one trunk."""
         return self.backbone is not None and self.backbone.shares
+
+    def describe(self) -> Description:
+        """Its parts, with shapes and numbers of parameters, as a table (`print`) or a drawing (`.svg()`)."""
+        from modalign.describing import describe
+
+        return describe(self)
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """The parameters that train, by name."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self, final
@@ -135,6 +135,7 @@ class EncodedSegment:
     given: for a decoder of media without a backbone, the medium that conditions it: what the prompt asks for.
     query: for a decoder of media behind a backbone, the tokens of its query positions. They follow the first
         ``after`` tokens of the sequence as a leaf that no other token sees.
+    asks: the medium whose embeddings those positions take, where they are learned; a key of the sequence's media.
     weight: in the response's log-likelihood; 0 is context only.
     spans: for a decoder of media, the seconds that are scored; all where there are none.
     """
@@ -148,6 +149,7 @@ class EncodedSegment:
     given: str | None = None
     query: tuple[int, ...] = ()
     after: int = 0
+    asks: str | None = None
     weight: float = 1.0
     spans: Spans = ()
 
@@ -328,6 +330,15 @@ class Decoder(nn.Module, ABC):
     memo: Memo | None = None
     precomputes: bool = False
 
+    def parts(self) -> tuple[list[nn.Module], list[nn.Module]]:
+        """What it is made of, and what connects that to a backbone."""
+        return [self], []
+
+    @property
+    def queries(self) -> Tensor | None:
+        """What its query positions in the sequence are embedded by, ``k d``; None where it has none of its own."""
+        return None
+
     @abstractmethod
     def forward(self, states: Tensor | None, batch: Batch, draws: Draws) -> Units:
         """Units of every segment of the batch that names this decoder.
@@ -382,6 +393,28 @@ class Adapters(ABC):
     @abstractmethod
     def parameters(self) -> Iterator[nn.Parameter]:
         """The adapters' own parameters."""
+
+
+@final
+class Together(Adapters):
+    """The adapters of several parts of a model.
+
+    every: of each part.
+    """
+
+    def __init__(self, every: Sequence[Adapters]) -> None:
+        self.every = tuple(every)
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            for one in self.every:
+                stack.enter_context(one.off())
+            yield
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        for one in self.every:
+            yield from one.parameters()
 
 
 # --- what a loader returns -----------------------------------------------------------------------

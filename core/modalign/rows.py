@@ -98,6 +98,8 @@ class Rows:
                 begin = len(line)
                 line.extend(one.segments[number].query)
                 leaves[number] = len(self.spans)
+                if (asks := one.segments[number].asks) is not None:
+                    self.slots.append(Slot(row=row, start=begin, stop=len(line), digest=asks))
                 self.spans.append(Span(row=row, start=begin, stop=len(line), parent=parent, offset=len(place)))
                 if one.positions is not None:  # they go on from the token they follow
                     last = one.positions[:, :after].amax() if after else torch.tensor(-1)

@@ -91,7 +91,7 @@ def test_a_file_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (f"{LEAST}learning_rates: 1\n", [":4: unknown setting 'learning_rates'", "did you mean 'learning_rate'?"]),
+        (f"{LEAST}learning_rat: 1\n", [":4: unknown setting 'learning_rat'", "did you mean 'learning_rate'?"]),
         (f"{LEAST}beta: 0.2\n", [":4: unknown setting 'beta'", "did you mean 'objective.beta'?"]),
         (f"{LEAST}eval_steps: often\n", [":4: setting 'eval_steps'", "integer", "found: 'often'", "Evaluate every"]),
         (f"{LEAST}report_to: trackio\n", [":4: setting 'report_to'", "list", "found: 'trackio'"]),
@@ -220,6 +220,12 @@ def test_flags_go_over_a_file_key_by_key(tmp_path: Path) -> None:
         (["--model.no_gradient_checkpointing"], {"model": {"gradient_checkpointing": False}}),
         (["--report_to", "a", "b", "--report_to=c", "--seed", "1"], {"report_to": ["a", "b", "c"], "seed": "1"}),
         (["--model.options.depth", "3"], {"model": {"options": {"depth": "3"}}}),
+        (["--model.encoders.image", "t"], {"model": {"encoders": {"image": {"path": "t"}}}}),
+        (
+            ["--model.decoders.image.connector.queries", "8", "--model.decoders.image.no_train"],
+            {"model": {"decoders": {"image": {"connector": {"queries": "8"}, "train": False}}}},
+        ),
+        (["--learning_rates.connectors", "1e-4"], {"learning_rates": {"connectors": "1e-4"}}),
         (["--seed", "1", "--seed", "2"], {"seed": "2"}),
     ],
 )
@@ -234,6 +240,7 @@ def test_flags_are_read_as_people_write_them(tokens: list[str], found: dict[str,
         (["--beta=0.2"], "unknown flag --beta; to mend: did you mean --objective.beta?"),
         (["--modle", "m"], "did you mean --model?"),
         (["--no-seed"], "unknown flag --no-seed"),
+        (["--model.encoders.image.pth", "t"], "unknown flag --model.encoders.image.pth; to mend: did you mean --path?"),
         (["--seed"], "--seed needs a value"),
         (["--seed", "1", "2"], "belongs to no flag; found: '2'"),
         (["--"], "belongs to no flag"),

@@ -5,28 +5,31 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import pytest
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 import modalign
+import modalign.composing
 import modalign.loading
 import modalign.reward
 import modalign.training.job
 from modalign.cli.app import app
-from modalign.config import ModelConfig
+from modalign.config import DecoderConfig, EncoderConfig, ModelConfig
 from modalign.loading import configure
 from modalign.model import Model
 from modalign_audio.generators.testing import audioldm2
 from modalign_image.generators.testing_unet import stable_diffusion
 from modalign_image.pick_a_pic_sample import sample as pick_a_pic
+from modalign_image.testing import tiny_vision
 from modalign_text.align_anything_sample import sample as align_anything
 from modalign_text.multimodal.testing import tiny_multimodal
+from modalign_text.testing import tiny_model
 from modalign_video.generators.testing import wan
 from modalign_video.safesora_sample import sample as safesora
 from modalign_video.testing import numbered_clip
@@ -34,12 +37,16 @@ from modalign_video.testing import numbered_clip
 BLOCK: Final = r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```'  #: of a page: its language, title and text
 LOAD: Final = modalign.loading.load
 
+Part = TypeVar("Part", EncoderConfig, DecoderConfig)
+
 #: what stands in for the models that pages name, and what makes them quick
 TINY: Final[dict[str, tuple[Callable[[Path], Path], dict[str, object]]]] = {
     "stable-diffusion-v1-5/stable-diffusion-v1-5": (stable_diffusion, {"height": 16, "width": 16}),
     "cvssp/audioldm2": (audioldm2, {"seconds": 0.32}),
     "Wan-AI/Wan2.1-T2V-1.3B-Diffusers": (wan, {"height": 16, "width": 16, "num_frames": 5}),
     "Qwen/Qwen2.5-VL-3B-Instruct": (lambda folder: tiny_multimodal(folder, "qwen2_5_vl"), {}),
+    "HuggingFaceTB/SmolLM2-135M-Instruct": (tiny_model, {}),
+    "openai/clip-vit-base-patch32": (lambda folder: tiny_vision(folder, "clip"), {}),
     "Qwen/Qwen2-Audio-7B-Instruct": (lambda folder: tiny_multimodal(folder, "qwen2_audio"), {}),
     "Wan-AI/Wan2.2-T2V-A14B-Diffusers": (lambda folder: wan(folder, networks=2), {}),
     "kandinsky-community/kandinsky-2-2-decoder": (lambda folder: named(folder, "KandinskyV22Pipeline"), {}),
@@ -87,6 +94,7 @@ def fill(folder: Path, page: str) -> None:
     """Write what a page's commands read: its titled blocks, media of its rows, public data, and the tiny models."""
     for name in sorted(set(re.findall(r'"((?:pictures|sounds|clips)/[\w-]+\.\w+)"', page))):
         make(folder / "taste" / name)
+        make(folder / "rows" / name)
     for language, title, text in re.findall(BLOCK, page, re.M | re.S):
         if title and language != "python" and "mistake" not in title:
             (folder / title).parent.mkdir(parents=True, exist_ok=True)
@@ -122,14 +130,22 @@ def at_home(folder: Path, patch: pytest.MonkeyPatch) -> Iterator[None]:
         if config.options:
             LOAD(config)  # what the page says can be asked for, and is asked for smaller
         rest = {name: value for name, value in config.options.items() if name != "duration_buckets"}
-        return LOAD(config.model_copy(update={"options": {**rest, **less}}))
+        whole = {"options": {**rest, **less}, "encoders": placed(config.encoders), "decoders": placed(config.decoders)}
+        return LOAD(config.model_copy(update=whole))
+
+    def placed(parts: Mapping[str, Part]) -> dict[str, Part]:
+        found: dict[str, Part] = {}
+        for name, one in parts.items():
+            path, less = str(local(folder, one.path)), TINY[one.path][1]
+            found[name] = one.model_copy(update={"path": path, "options": {**one.options, **less}})
+        return found
 
     from_pretrained = DiffusionPipeline.from_pretrained
 
     def here(path: str, **settings: object) -> object:
         return from_pretrained(str(local(folder, path)) if path in TINY else path, **settings)
 
-    for module in (modalign, modalign.loading, modalign.training.job, modalign.reward):
+    for module in (modalign, modalign.loading, modalign.training.job, modalign.reward, modalign.composing):
         patch.setattr(module, "load", quick, raising=False)
     patch.setattr(DiffusionPipeline, "from_pretrained", here)
     patch.chdir(folder)

@@ -26,10 +26,12 @@ class Flag:
 
     keys: where it lies in the config.
     kind: `switch` takes no value, `list` takes several, `open` has keys of its own behind a dot, `value` takes one.
+    inner: what lies behind each key of an open one, where that has settings: `--model.encoders.NAME.path`.
     """
 
     keys: tuple[str, ...]
     kind: Literal["switch", "list", "open", "value"]
+    inner: type[BaseModel] | None = None
 
 
 def flags_of(model: type[BaseModel], within: tuple[str, ...] = ()) -> Iterator[Flag]:
@@ -50,7 +52,8 @@ def flags_of(model: type[BaseModel], within: tuple[str, ...] = ()) -> Iterator[F
         elif kinds <= {tuple, list, frozenset, set}:
             yield Flag(keys=keys, kind="list")
         else:
-            yield Flag(keys=keys, kind="open" if kinds == {dict} else "value")
+            held = [model_in(get_args(one)[1]) for one in _members(field.annotation) if get_origin(one) is dict]
+            yield Flag(keys=keys, kind="open" if kinds == {dict} else "value", inner=held[0] if held else None)
 
 
 def parse_flags(model: type[BaseModel], tokens: Sequence[str]) -> dict[str, object]:
@@ -121,6 +124,12 @@ def _look_up(name: str, known: Mapping[str, Flag], token: str) -> tuple[tuple[st
     for one in (name, f"{name}.path"):
         if one in known:
             return known[one].keys, known[one].kind, True
+    for key, flag in known.items():
+        if flag.inner is not None and name.startswith(f"{key}."):
+            entry, _, rest = name.removeprefix(f"{key}.").partition(".")
+            inside = {".".join(one.keys): one for one in flags_of(flag.inner)}
+            keys, kind, value = _look_up(rest or "path", inside, token)
+            return (*flag.keys, entry, *keys), kind, value
     parent, dot, last = name.rpartition(".")
     positive = f"{parent}{dot}{last.removeprefix('no_')}"
     if positive != name and positive in known and known[positive].kind == "switch":

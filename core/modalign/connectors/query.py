@@ -1,6 +1,6 @@
 """Learned queries that read an encoder's embeddings: as many states come out however many embeddings go in.
 
-m embeddings, q queries, d width of the backbone, n heads, e width of a head.
+m embeddings, q queries, d width of the backbone.
 """
 
 from __future__ import annotations
@@ -10,11 +10,10 @@ from types import MappingProxyType
 from typing import final
 
 import torch
-from einops import rearrange
 from pydantic import PositiveInt
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
+from modalign.connectors.block import Block
 from modalign.connectors.options import ConnectorOptions, check_embeddings, check_widths, checked, seeded
 from modalign.errors import ConfigError, ShapeError
 from modalign.roles import Connector
@@ -65,7 +64,7 @@ class QueryConnector(Connector):
         with seeded(chosen.seed):
             self.queries = nn.Parameter(torch.randn(chosen.queries, out) * 0.02)
             self.ahead = nn.Sequential(nn.Linear(width, out), nn.LayerNorm(out))
-            self.blocks = nn.ModuleList(_Block(out, chosen.heads, chosen.expansion) for _ in range(chosen.depth))
+            self.blocks = nn.ModuleList(Block(out, chosen.heads, chosen.expansion) for _ in range(chosen.depth))
             self.norm = nn.LayerNorm(out)
 
     def length(self, cost: int) -> int:
@@ -81,26 +80,3 @@ class QueryConnector(Connector):
         for block in self.blocks:
             states = block(states, read)
         return self.norm(states)
-
-
-@final
-class _Block(nn.Module):
-    """States ``q d`` that have read ``m d``: cross-attention and an MLP, each normed before and added."""
-
-    def __init__(self, width: int, heads: int, expansion: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.before = nn.LayerNorm(width)
-        self.query = nn.Linear(width, width)
-        self.key_value = nn.Linear(width, 2 * width)
-        self.back = nn.Linear(width, width)
-        self.mlp = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, expansion * width), nn.GELU(), nn.Linear(expansion * width, width)
-        )
-
-    def forward(self, states: Tensor, read: Tensor) -> Tensor:
-        queries = rearrange(self.query(self.before(states)), "q (n e) -> n q e", n=self.heads)
-        keys, values = rearrange(self.key_value(read), "m (two n e) -> two n m e", two=2, n=self.heads)
-        found = scaled_dot_product_attention(queries[None], keys[None], values[None])[0]
-        states = states + self.back(rearrange(found, "n q e -> q (n e)"))
-        return states + self.mlp(states)

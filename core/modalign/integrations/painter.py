@@ -18,6 +18,7 @@ from torch import Tensor
 from modalign.backprop import Route
 from modalign.batch import Medium
 from modalign.config import GenerationConfig, ModelConfig
+from modalign.connectors.conditioner import Wanted, Wide
 from modalign.content import Part
 from modalign.denoiser import Denoiser, DenoisingDecoder
 from modalign.denoising import Process
@@ -31,11 +32,12 @@ from modalign.registry import registry
 from modalign.roles import Content, Depiction, Loader
 from modalign.timeline import Timeline
 from modalign.world.concept import concepts
-from modalign.world.painter import SHIFT, Canvas, Painter, PainterSizes, PatchCodec, phrases, sample, starts
+from modalign.world.painter import MOST, SHIFT, Canvas, Painter, PainterSizes, PatchCodec, phrases, sample, starts
 from modalign.world.source import words_modality
 
 CONFIG: Final = "painter.json"
 WEIGHTS: Final = "model.safetensors"
+STATES: Final = "states"  #: what a backbone says in the place of phrases
 STEPS: Final = 16  #: of sampling, where nobody says
 
 _EXAMPLES: Final = 1024  #: media that patches are measured on
@@ -96,7 +98,26 @@ class PainterDenoiser(Denoiser):
         return torch.stack([cast(Tensor, one.value) for one in self.canvas.parts(self.codec.decode(latents))])
 
     def forward(self, noisy: Tensor, time: Tensor, condition: Condition) -> Tensor:
-        return self.network(noisy, time, condition["phrase"])
+        return self.network(noisy, time, condition[STATES] if STATES in condition else condition["phrase"])
+
+    def wanted(self) -> Wanted:
+        table = cast(Painter, self.network).phrase.weight
+        wide = Wide(width=table.shape[1], rms=table.detach().square().mean().sqrt().item())
+        return Wanted(sequences={STATES: wide}, most=MOST, exactly=True)
+
+    def paint(
+        self, condition: Condition, nothing: Condition, sources: Sequence[torch.Generator], config: GenerationConfig
+    ) -> list[Part]:
+        noise = torch.stack([torch.randn(self.shape, generator=one) for one in sources]).to(self.codec.basis.device)
+        route = Route(steps=config.num_inference_steps or STEPS, guidance=config.guidance_scale)
+        latents = sample(
+            cast(Painter, self.network),
+            condition[STATES],
+            noise,
+            route,
+            nothing=nothing[STATES].expand(len(noise), -1, -1),
+        )
+        return self.canvas.parts(self.codec.decode(latents).cpu())
 
 
 def save_painter(folder: str | Path, depiction: Depiction, canvas: Canvas, *, seed: int = 0) -> Path:
@@ -140,7 +161,7 @@ class PainterAssembly(GeneratorAssembly):
         super().__init__(preparer, adapters)
         self._lora = adapters
 
-    def save(self, model: Model, folder: Path, *, merge: bool = False) -> None:
+    def store(self, folder: Path, *, merge: bool = False) -> None:
         if self._lora is not None and not merge:
             self._lora.save(folder)
             return

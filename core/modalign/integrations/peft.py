@@ -9,8 +9,9 @@ import copy
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import reduce
 from pathlib import Path
-from typing import Final, cast, final
+from typing import Final, Protocol, cast, final
 
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, PeftType, TaskType, get_peft_model, get_peft_model_state_dict
@@ -70,7 +71,8 @@ class LoraAdapters(Adapters):
         seen: set[int] = set()
         for layer in self._layers:
             for name in layer.adapter_layer_names:
-                for parameter in cast(nn.Module, getattr(layer, name)).parameters():
+                held = reduce(getattr, name.split("."), layer)  # of single rows of a table, a path
+                for parameter in cast(nn.Module, held).parameters():
                     if id(parameter) not in seen:
                         seen.add(id(parameter))
                         yield parameter
@@ -137,12 +139,14 @@ def attach(
     *,
     base: str | None = None,
     outside: Sequence[str] = (),
+    tokens: Sequence[int] = (),
     seed: int = 0,
 ) -> LoraAdapters:
     """Add low-rank adapters to a module in place, and freeze everything else.
 
     base: the folder or id that the saved adapter will name.
     outside: paths of modules that `all-linear` leaves alone.
+    tokens: ids whose embeddings train with them, and whose rows of the output head.
     seed: of their start; the caller's random state is untouched.
     """
     if config.init not in _INIT:
@@ -162,6 +166,7 @@ def attach(
         modules_to_save=list(config.modules_to_save) or None,
         init_lora_weights=cast(bool, _INIT[config.init]),
         use_rslora=config.use_rslora,
+        trainable_token_indices=_tables(module, tokens),
         task_type=TaskType.CAUSAL_LM if hasattr(module, "prepare_inputs_for_generation") else None,
     )
     with _quiet(), torch.random.fork_rng(devices=[]):
@@ -220,6 +225,26 @@ def load(module: nn.Module, folder: Path) -> LoraAdapters:
     with _quiet(), torch.random.fork_rng(devices=[]):  # peft draws a start before it reads the weights
         model = PeftModel.from_pretrained(module, str(folder), is_trainable=True)
     return LoraAdapters(model)
+
+
+class _Tabled(Protocol):
+    """A language model of transformers."""
+
+    def get_input_embeddings(self) -> nn.Module: ...
+
+    def get_output_embeddings(self) -> nn.Module | None: ...
+
+
+def _tables(module: nn.Module, tokens: Sequence[int]) -> dict[str, list[int]] | None:
+    """The rows that train, by the names of a language model's two tables."""
+    if not tokens:
+        return None
+    model = cast(_Tabled, module)
+    first, last = model.get_input_embeddings(), model.get_output_embeddings()
+    tied = last is None or last.weight is first.weight  # then peft takes the second with the first
+    tables = (first,) if tied else (first, last)
+    names = [name for name, one in module.named_modules() if any(one is table for table in tables)]
+    return {name: list(tokens) for name in names}
 
 
 def _linear(module: nn.Module, outside: Sequence[str]) -> str | list[str]:

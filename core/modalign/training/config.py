@@ -42,6 +42,10 @@ class TrainingConfig(Config):
     learning_rate: PositiveFloat = 1e-5
     """Peak learning rate of AdamW."""
 
+    learning_rates: dict[str, PositiveFloat] = Field(default_factory=dict)
+    """Peak learning rates of single parts: of a kind (`connectors`), or of one by name (`decoders.NAME`), which goes
+    before its kind. By default that of all."""
+
     head_learning_rate: PositiveFloat | None = None
     """Learning rate of reward heads, which start from nothing; by default the same."""
 

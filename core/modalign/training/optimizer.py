@@ -7,17 +7,19 @@ import math
 import torch
 from torch.optim import AdamW, Optimizer
 
+from modalign.errors import ConfigError
+from modalign.freezing import parts
 from modalign.model import Model
 from modalign.training.config import TrainingConfig
 
 
 def make_optimizer(model: Model, config: TrainingConfig) -> AdamW:
     """AdamW, https://arxiv.org/abs/1711.05101: only matrices decay; reward heads may have a rate of their own."""
-    heads = {id(parameter) for parameter in model.heads.parameters()}
+    rates = _rates(model, config)
     groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
     for parameter in model.trainable().values():
         decay = config.weight_decay if parameter.ndim >= 2 else 0.0
-        rate = (config.head_learning_rate if id(parameter) in heads else None) or config.learning_rate
+        rate = rates.get(id(parameter), config.learning_rate)
         groups.setdefault((decay, rate), []).append(parameter)
     return AdamW(
         [
@@ -28,6 +30,22 @@ def make_optimizer(model: Model, config: TrainingConfig) -> AdamW:
         eps=config.adam_epsilon,
         fused=all(parameter.is_cuda for parameter in model.trainable().values()),
     )
+
+
+def _rates(model: Model, config: TrainingConfig) -> dict[int, float]:
+    """The learning rate of each parameter that has one of its own; what is named more closely goes before its kind."""
+    known, rates = parts(model) | {"heads": list(model.heads.children())}, dict(config.learning_rates)
+    if config.head_learning_rate is not None:
+        rates.setdefault("heads", config.head_learning_rate)
+    if unknown := sorted(set(rates) - known.keys()):
+        raise ConfigError(
+            f"this model has no part {unknown[0]!r}",
+            where=f"learning_rates.{unknown[0]}",
+            got=rates[unknown[0]],
+            fix=f"parts: {', '.join(known)}",
+        )
+    ordered = sorted(rates, key=lambda name: "." in name)
+    return {id(value): rates[name] for name in ordered for one in known[name] for value in one.parameters()}
 
 
 def schedule(config: TrainingConfig, step: int, steps: int) -> float:

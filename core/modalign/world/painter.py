@@ -142,21 +142,21 @@ class Painter(nn.Module):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, noisy: Tensor, time: Tensor, phrase: Tensor) -> Tensor:
+    def forward(self, noisy: Tensor, time: Tensor, asked: Tensor) -> Tensor:
         """The flow ``b n k``.
 
         noisy: ``b n k``.
         time: ``b`` from 0 (clean) to 1 (noise).
-        phrase: ``b l`` numbers of phrases.
+        asked: ``b l`` numbers of phrases; or ``b l d`` states of a backbone in the place of their embeddings.
         """
-        words = self.phrase(phrase)  # b l d
+        words = asked if asked.is_floating_point() else self.phrase(asked)  # b l d
         x = torch.cat([words, self.enter(noisy)], 1) + self.place
-        spoken = (phrase > 0).to(words)[..., None]
+        spoken = torch.ones_like(words[..., :1]) if asked.is_floating_point() else (asked > 0).to(words)[..., None]
         given = silu(self.time(_waves(time, x.shape[-1]).to(x)) + self.asked((words * spoken).sum(1)))  # b d
         for block in self.blocks:
             x = block(x, given)
         shift, scale = self.modulate(given)[:, None].chunk(2, -1)
-        return self.leave(self.norm(x[:, phrase.shape[1] :]) * (1 + scale) + shift)
+        return self.leave(self.norm(x[:, asked.shape[1] :]) * (1 + scale) + shift)
 
 
 @final
@@ -192,8 +192,19 @@ def _waves(time: Tensor, width: int) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], -1)
 
 
-def sample(network: Painter, phrase: Tensor, noise: Tensor, route: Route, *, shift: float = SHIFT) -> Tensor:
-    """Clean latents ``b n k`` by Euler steps from noise, with the graph of the route, where one is made at all."""
+def sample(
+    network: Painter,
+    asked: Tensor,
+    noise: Tensor,
+    route: Route,
+    *,
+    nothing: Tensor | None = None,
+    shift: float = SHIFT,
+) -> Tensor:
+    """Clean latents ``b n k`` by Euler steps from noise, with the graph of the route, where one is made at all.
+
+    nothing: what guidance compares with, like ``asked``; by default no phrase at all.
+    """
     edges = torch.linspace(1, 0, route.steps + 1, dtype=torch.float64)
     edges = shift * edges / (1 + (shift - 1) * edges)
     x, traced = noise, torch.is_grad_enabled()
@@ -201,9 +212,9 @@ def sample(network: Painter, phrase: Tensor, noise: Tensor, route: Route, *, shi
     for step, (now, then) in enumerate(pairwise(edges[: route.taken() + 1])):
         time = now.expand(len(x))
         with torch.set_grad_enabled(traced and route.graded(step)):
-            flow = network(x, time, phrase)
+            flow = network(x, time, asked)
             if guidance != 1:
-                free = network(x, time, torch.zeros_like(phrase))
+                free = network(x, time, torch.zeros_like(asked) if nothing is None else nothing)
                 flow = free + guidance * (flow - free)
             x = x + ((0.0 if route.leaps(step) else then) - now).item() * flow
     return x

@@ -48,13 +48,13 @@ class LanguageAssembly(Assembly):
             self.library.save_pretrained(folder, state_dict=self._lora.merged())
         else:
             self._lora.save(folder)
-        self.save_rest(model, folder)
+        self.save_rest(model, folder, merge=merge)
         if len(model.heads):
             save_heads(model.heads, folder)
 
     @abstractmethod
-    def save_rest(self, model: Model, folder: Path) -> None:
-        """Write what prepares its input, and what is before the language model."""
+    def save_rest(self, model: Model, folder: Path, *, merge: bool) -> None:
+        """Write what prepares its input, and what is before the language model and behind it."""
 
     @abstractmethod
     def given(self, model: Model, one: Encoded) -> Mapping[str, object]:
@@ -104,7 +104,7 @@ class CausalLMAssembly(LanguageAssembly):
         super().__init__(library, preparer, adapters)
         self.tokenizer = tokenizer
 
-    def save_rest(self, model: Model, folder: Path) -> None:
+    def save_rest(self, model: Model, folder: Path, *, merge: bool) -> None:
         self.tokenizer.save_pretrained(folder)
 
     def given(self, model: Model, one: Encoded) -> Mapping[str, object]:

@@ -25,25 +25,29 @@ def generate(
     pad: int,
     progress: Callable[[int], None] | None = None,
     media: Mapping[str, object] | None = None,
+    keep: bool = False,
+    never: Sequence[int] = (),
 ) -> list[list[int]]:
     """The tokens written after each prompt, in their order, without the one that ended the turn.
 
     stops: token ids any of which ends a turn.
     pad: a token id for the left ends of short prompts; masked.
     progress: called with the number of prompts done, after each batch.
-    media: what the model is given beside the tokens of a single prompt.
+    media: what the model is given beside the tokens, of a single prompt or of one batch.
+    keep: the token that ended it too, where there is one.
+    never: token ids that are not written.
     """
     if empty := [number for number, prompt in enumerate(prompts) if not prompt]:
         raise DataError("a prompt is empty once encoded", got=f"prompt {empty[0] + 1}", fix="give it some content")
     device = next(model.parameters()).device
     write = cast(Callable[..., Tensor], model.generate)
     written: list[list[int]] = []
-    with torch.no_grad(), seeded(config.seed, device), _speaking(model, _settings(model, config, stops, pad)):
+    with torch.no_grad(), seeded(config.seed, device), _speaking(model, _settings(model, config, stops, pad, never)):
         for first in range(0, len(prompts), config.batch_size):
             batch = prompts[first : first + config.batch_size]
             tokens, mask = pad_left(batch, pad)
             answer = write(input_ids=tokens.to(device), attention_mask=mask.to(device), **(media or {}))
-            written.extend(cut(row, stops) for row in answer[:, tokens.shape[1] :].tolist())
+            written.extend(cut(row, stops, keep=keep) for row in answer[:, tokens.shape[1] :].tolist())
             if progress is not None:
                 progress(len(batch))
     return written
@@ -64,14 +68,16 @@ def pad_left(prompts: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor
     return tokens, mask
 
 
-def cut(tokens: Sequence[int], stops: frozenset[int]) -> list[int]:
+def cut(tokens: Sequence[int], stops: frozenset[int], *, keep: bool = False) -> list[int]:
     """The tokens before the first that ends the turn.
+
+    keep: and that one.
 
     >>> cut([4, 5, 2, 9], frozenset({2}))
     [4, 5]
     """
     end = next((at for at, token in enumerate(tokens) if token in stops), len(tokens))
-    return list(tokens[:end])
+    return list(tokens[: end + keep])
 
 
 @contextmanager
@@ -82,7 +88,9 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-def _settings(model: PreTrainedModel, config: GenerationConfig, stops: frozenset[int], pad: int) -> LibraryConfig:
+def _settings(
+    model: PreTrainedModel, config: GenerationConfig, stops: frozenset[int], pad: int, never: Sequence[int]
+) -> LibraryConfig:
     """Settings from nothing: a checkpoint's own temperature or penalties would colour what is measured."""
     sampling: dict[str, object] = {"do_sample": False}
     if config.temperature > 0:
@@ -99,6 +107,7 @@ def _settings(model: PreTrainedModel, config: GenerationConfig, stops: frozenset
         pad_token_id=pad,
         bos_token_id=None if own is None else own.bos_token_id,
         use_cache=True,
+        suppress_tokens=list(never) or None,
         **sampling,
     )
 

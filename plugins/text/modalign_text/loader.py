@@ -51,7 +51,11 @@ class CausalLMLoader(Loader):
             from modalign_text.multimodal.loader import load_multimodal
 
             return load_multimodal(source, config)
-        if config.encoders or (source.folder is not None and (source.folder / COMPOSITION).is_file()):
+        if (
+            config.encoders
+            or config.decoders
+            or (source.folder is not None and (source.folder / COMPOSITION).is_file())
+        ):
             from modalign_text.multimodal.composed import load_composed
 
             return load_composed(source, config)
@@ -127,8 +131,13 @@ def load_library(source: Source, config: ModelConfig, automatic: type[_BaseAutoM
     return library
 
 
-def load_tokenizer(source: Source, config: ModelConfig, library: PreTrainedModel) -> PreTrainedTokenizerBase:
-    """The tokenizer of a checkpoint, with the chat template the config names."""
+def load_tokenizer(
+    source: Source, config: ModelConfig, library: PreTrainedModel, *, further: bool = False
+) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint, with the chat template the config names.
+
+    further: whether it may have tokens that the model is yet to get embeddings for.
+    """
     beside = source.folder is not None and (source.folder / "tokenizer_config.json").is_file()
     place = str(source.folder) if beside else source.base
     here = Path(place).is_dir()
@@ -148,7 +157,8 @@ def load_tokenizer(source: Source, config: ModelConfig, library: PreTrainedModel
             got=f"{type(error).__name__}: {' '.join(str(error).split())[:400]}",
             fix="save it there again: AutoTokenizer.from_pretrained(BASE).save_pretrained(FOLDER)",
         ) from error
-    check_tokenizer(tokenizer, library, place)
+    if not further:
+        check_tokenizer(tokenizer, library, place)
     if (template := chat_template(config)) is not None:
         tokenizer.chat_template = template
     return tokenizer
@@ -182,18 +192,24 @@ def chat_template(config: ModelConfig) -> str | None:
 
 
 def load_adapters(
-    library: PreTrainedModel, source: Source, config: ModelConfig, *, outside: Sequence[str] = ()
+    library: PreTrainedModel,
+    source: Source,
+    config: ModelConfig,
+    *,
+    outside: Sequence[str] = (),
+    tokens: Sequence[int] = (),
 ) -> peft.LoraAdapters | None:
     """The adapters a folder holds or a config asks for; None where there are none.
 
     outside: names of modules that `all-linear` leaves alone.
+    tokens: ids whose embeddings train with them.
     """
     if source.adapter:
         assert source.folder is not None
         return peft.load(library, source.folder)
     if config.adapter is None:
         return None
-    return peft.attach(library, config.adapter, base=source.base, outside=outside)
+    return peft.attach(library, config.adapter, base=source.base, outside=outside, tokens=tokens)
 
 
 def recompute(library: PreTrainedModel) -> None:

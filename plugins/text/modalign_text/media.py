@@ -10,7 +10,8 @@ from typing import final
 
 from modalign.batch import Medium
 from modalign.content import Message, Part
-from modalign.roles import Encoded, EncodedSlot
+from modalign.errors import ModelError
+from modalign.roles import Encoded, EncodedSegment, EncodedSlot
 from modalign_text.tokens import Tokens
 
 
@@ -54,9 +55,11 @@ class MediaWriter(ABC):
     """Writes media into texts, for one model.
 
     takes: the modalities it can.
+    makes: those that the model writes itself, in its responses.
     """
 
     takes: frozenset[str]
+    makes: frozenset[str] = frozenset()
 
     @abstractmethod
     def said(self, part: Part) -> str | Mapping[str, object]:
@@ -76,6 +79,10 @@ class MediaWriter(ABC):
     @abstractmethod
     def medium(self, part: Part) -> Medium:
         """A medium as its encoder reads it, decoded once for all sequences of a comparison."""
+
+    def drawn(self, part: Part) -> tuple[EncodedSegment, Mapping[str, Medium]]:
+        """The segment that scores a medium of a response, and the media it needs, by digest; of those it `makes`."""
+        raise ModelError(f"this model makes no {part.modality}", got=type(self).__name__)
 
     def behind(self, part: Part) -> tuple[Part, ...]:
         """What follows a medium as media of their own, from the same file: the sound of a clip."""
@@ -131,7 +138,7 @@ def with_tracks(messages: Sequence[Message], media: MediaWriter) -> tuple[Messag
 
 
 def _behind(part: Part, media: MediaWriter) -> tuple[Part, ...]:
-    return () if isinstance(part.value, str) else media.behind(part)
+    return () if isinstance(part.value, str) or part.modality not in media.takes else media.behind(part)
 
 
 def ordered(one: Encoded) -> dict[str, list[str]]:

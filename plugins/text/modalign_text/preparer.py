@@ -7,23 +7,26 @@ turn (a newline, an end of text) is left out: nothing would score it and nothing
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import cast, final
 
 from transformers import PreTrainedTokenizerBase
 
+from modalign.batch import Medium
 from modalign.comparison import Comparison
 from modalign.content import RAW, Message, Part, Response
 from modalign.errors import DataError, Foreign, ModalignError
 from modalign.files import File
 from modalign.roles import Encoded, EncodedSegment, Preparer
 from modalign_text.conversations import check_uniform, named, strings_of
-from modalign_text.media import Expansion, MediaWriter, between, media_of, ordered, spans_of, with_tracks
+from modalign_text.media import Expansion, MediaWriter, Span, between, media_of, ordered, spans_of, with_tracks
 from modalign_text.rendering import Conversation, Template
 from modalign_text.tokens import Tokeniser, Tokens
 from modalign_text.truncation import fit
+
+_Drawn = tuple[EncodedSegment, Mapping[str, Medium]]
 
 
 @final
@@ -35,7 +38,8 @@ class ChatPreparer(Preparer):
     of turn behind it is scored; a tool's message is context only. A token that straddles the end of the prompt belongs
     to the response.
 
-    Media in a response are context: its words are scored, in as many segments as media leave them in.
+    Media in a response are context: its words are scored, in as many segments as media leave them in. Those that the
+    model makes are scored too, by what makes them, and so is the token that opens each.
 
     tokenizer: of the checkpoint.
     template: a Jinja chat template to use instead of the tokenizer's.
@@ -145,8 +149,12 @@ class ChatPreparer(Preparer):
         role: `RAW` where it continued plain text.
         """
         end = next((at for at, token in enumerate(ids) if token in self.stop_ids), len(ids))
-        words = self.tokenizer.decode(list(ids[:end]), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return Response(messages=(_say(role, cast(str, words)),))
+        return Response(messages=(_say(role, self.words(ids[:end])),))
+
+    def words(self, ids: Sequence[int]) -> str:
+        """Tokens as words, without those that stand for control."""
+        found = self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return cast(str, found)
 
     @cached_property
     def stop_ids(self) -> frozenset[int]:
@@ -173,6 +181,7 @@ class ChatPreparer(Preparer):
         expansion = self._expand(text, media_of(messages))
         tokens = self._tokens.read(expansion.text)
         segments: list[EncodedSegment] = []
+        drawn: list[_Drawn] = []
         first, place = None, 0
         for at in range(len(prompt), len(messages)):
             if not messages[at].scored:
@@ -189,9 +198,17 @@ class ChatPreparer(Preparer):
             stop = self._turn_end(tokens.ids, behind) or tokens.covering(expansion.at(place))
             taken = [(tokens.inside(span.start), tokens.covering(span.stop)) for span in shown]
             segments.extend(_segment(*run) for run in between(start, stop, taken))
+            drawn.extend(self._drawn(tokens, shown))
         ids = tokens.ids[: segments[-1].stop] if segments and messages[-1].scored else tokens.ids
         bound = min([tokens.inside(expansion.at(first or 0)), *(segment.start for segment in segments)])
-        return self._encoded(tokens, expansion, ids=ids, prompt=bound, segments=tuple(segments))
+        return self._encoded(tokens, expansion, ids=ids, prompt=bound, segments=tuple(segments), drawn=drawn)
+
+    def _drawn(self, tokens: Tokens, spans: Sequence[Span]) -> list[_Drawn]:
+        """What scores the media among these that the model makes: each follows the token that opens it."""
+        if self.media is None:
+            return []
+        made = [(span, self.media.drawn(span.part)) for span in spans if span.part.modality in self.media.makes]
+        return [(replace(segment, after=tokens.inside(span.start)), media) for span, (segment, media) in made]
 
     def _turn_end(self, ids: Sequence[int], behind: range) -> int | None:
         """Past the first special token behind the content; None where the template writes none."""
@@ -209,7 +226,8 @@ class ChatPreparer(Preparer):
         shown = [span for span in expansion.spans if span.old[0] >= len(before)]
         taken = [(tokens.inside(span.start), tokens.covering(span.stop)) for span in shown]
         segments = tuple(_segment(*run) for run in between(start, len(ids), taken))
-        return self._encoded(tokens, expansion, ids=ids, prompt=start, segments=segments)
+        drawn = self._drawn(tokens, shown)
+        return self._encoded(tokens, expansion, ids=ids, prompt=start, segments=segments, drawn=drawn)
 
     def _decode(self, messages: Sequence[Message], field: str) -> None:
         """Prepare the media, so that what is wrong with one is said of its place in the row and of its file."""
@@ -220,7 +238,10 @@ class ChatPreparer(Preparer):
                 if isinstance(part.value, str):
                     continue
                 try:
-                    self.media.medium(part)
+                    if part.modality in self.media.takes:
+                        self.media.medium(part)
+                    if part.modality in self.media.makes and field != "prompt":
+                        self.media.drawn(part)
                 except DataError as error:
                     place = f"{field}[{at}].content[{number}].{error.field or part.modality}"
                     found = error.got
@@ -239,11 +260,15 @@ class ChatPreparer(Preparer):
         ids: Sequence[int],
         prompt: int,
         segments: tuple[EncodedSegment, ...],
+        drawn: Sequence[_Drawn] = (),
     ) -> Encoded:
         if self.media is None or not expansion.spans:
             return Encoded(tokens=tuple(ids), prompt=prompt, segments=segments)
         slots = tuple(slot for slot in self.media.slots(tokens, expansion) if slot.stop <= len(ids))
-        media = {span.part.digest: self.media.medium(span.part) for span in expansion.spans}
+        parts = [span.part for span in expansion.spans if span.part.modality in self.media.takes]
+        media = {part.digest: self.media.medium(part) for part in parts}
+        for segment, needed in drawn:
+            segments, media = (*segments, segment), {**media, **needed}
         return Encoded(
             tokens=tuple(map(self.media.token, ids)), prompt=prompt, segments=segments, slots=slots, media=media
         )
@@ -267,6 +292,8 @@ class ChatPreparer(Preparer):
         for message in messages:
             for part in message.parts:
                 takes = {"text"} if self.media is None else {"text", *self.media.takes}
+                if self.media is not None and field != "prompt":
+                    takes |= self.media.makes
                 if part.modality not in takes or (part.modality == "text") != isinstance(part.value, str):
                     raise Foreign(
                         f"{self._model} takes no {part.modality}",

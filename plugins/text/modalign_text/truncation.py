@@ -6,7 +6,7 @@ from collections.abc import Container, Sequence
 from dataclasses import replace
 
 from modalign.errors import ConfigError, TooLong
-from modalign.roles import Encoded
+from modalign.roles import Encoded, EncodedSegment
 
 
 def fit(
@@ -66,9 +66,7 @@ def _cut_prompt(
                 if slot.start >= kept + excess
             ),
             prompt=one.prompt - excess,
-            segments=tuple(
-                replace(segment, start=segment.start - excess, stop=segment.stop - excess) for segment in one.segments
-            ),
+            segments=tuple(_moved(segment, excess) for segment in one.segments),
         )
         for one in encoded
     )
@@ -79,7 +77,9 @@ def _cut_response(one: Encoded, max_length: int, encoded: Sequence[Encoded], spe
         return one
     length = min([max_length, *(begin for begin, end in _media(one, special) if begin < max_length < end)])
     segments = tuple(
-        replace(segment, stop=min(segment.stop, length)) for segment in one.segments if segment.start < length
+        replace(segment, stop=min(segment.stop, length)) if segment.kind == "token" else segment
+        for segment in one.segments
+        if (segment.start < length if segment.kind == "token" else segment.after <= length)
     )
     if not segments or one.prompt < 1:
         raise _too_long(
@@ -107,6 +107,13 @@ def _media(one: Encoded, special: Container[int]) -> list[tuple[int, int]]:
     return [_touching(one, begin, end, special) for begin, end in found]
 
 
+def _moved(segment: EncodedSegment, excess: int) -> EncodedSegment:
+    """A segment of a sequence that has lost so many tokens before it."""
+    if segment.kind == "token":
+        return replace(segment, start=segment.start - excess, stop=segment.stop - excess)
+    return replace(segment, after=segment.after - excess)
+
+
 def _touching(one: Encoded, begin: int, end: int, special: Container[int]) -> tuple[int, int]:
     while begin and one.tokens[begin - 1] in special:
         begin -= 1
@@ -118,7 +125,8 @@ def _touching(one: Encoded, begin: int, end: int, special: Container[int]) -> tu
 def _only_used(one: Encoded, **changes: object) -> Encoded:
     """The sequence with changes, and without the media that were cut off."""
     cut = replace(one, **changes)
-    used = {slot.digest for slot in cut.slots} | {segment.digest for segment in cut.segments}
+    used = {slot.digest for slot in cut.slots}
+    used |= {digest for segment in cut.segments for digest in (segment.digest, segment.given, segment.asks)}
     return replace(cut, media={digest: medium for digest, medium in one.media.items() if digest in used})
 
 

@@ -194,8 +194,8 @@ def test_metrics_of_a_window_are_the_means_over_its_samples(tmp_path: Path) -> N
 
 
 def test_a_setting_that_does_not_exist_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no setting 'learning_rates'"):
-        make(tmp_path, learning_rates=1)
+    with pytest.raises(ConfigError, match="no setting 'learning_rat'"):
+        make(tmp_path, learning_rat=1)
     with pytest.raises(ConfigError, match="max_steps"):
         make(tmp_path, max_steps=-1)
 

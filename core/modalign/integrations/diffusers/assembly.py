@@ -18,7 +18,6 @@ from modalign.integrations.diffusers.denoiser import PipelineDenoiser
 from modalign.integrations.diffusers.family import Family
 from modalign.integrations.diffusers.index import OPTIONS
 from modalign.integrations.peft import LoraAdapters
-from modalign.model import Model
 
 _LOG = logging.getLogger("modalign")
 
@@ -48,7 +47,7 @@ class PipelineAssembly(GeneratorAssembly):
         super().__init__(preparer, adapters)
         self._lora = adapters
 
-    def save(self, model: Model, folder: Path, *, merge: bool = False) -> None:
+    def store(self, folder: Path, *, merge: bool = False) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         options = self.family.settings.model_dump(mode="json", exclude_defaults=True)
         (folder / OPTIONS).write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")

@@ -5,9 +5,9 @@ b samples.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
-from typing import Self, cast, final
+from typing import Final, Self, cast, final
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from modalign.backprop import Route
 from modalign.batch import Medium
 from modalign.config import GenerationConfig
+from modalign.connectors.conditioner import Wanted, Wide
+from modalign.content import Part
 from modalign.denoiser import Denoiser
 from modalign.errors import ModelError
 from modalign.generating import ASKED, FITTED, WORDS, prompt_medium
@@ -23,6 +25,8 @@ from modalign.integrations.diffusers.parts import Source, away, release, restore
 from modalign.integrations.diffusers.routed import routed
 from modalign.readers import Condition
 from modalign.timeline import Timeline
+
+_SAID: Final = ("two red circles", "a sound in the evening")  #: prompts of which all that is said differs
 
 
 @final
@@ -108,6 +112,41 @@ class PipelineDenoiser(Denoiser):
         with routed(self.family, route):
             return torch.stack(self.family.make(words, list(sources), config))
 
+    @torch.no_grad()
+    def wanted(self) -> Wanted:
+        if not self.family.spoken:
+            raise ModelError(
+                "no states of a backbone can stand for the prompt of this family",
+                got=type(self.family).__name__,
+                fix="use another generator, or say in the family which arguments of its pipeline take conditions",
+            )
+        some, other = ({name: one[0] for name, one in self.family.condition([said]).items()} for said in _SAID)
+        long = {one.shape[0] for one in some.values() if one.ndim == 2}
+        masks = {name: one.dtype for name, one in some.items() if one.ndim == 1 and _counts(one, long)}
+        same = {name for name, one in some.items() if one.shape == other[name].shape and one.equal(other[name])}
+        rest = {name: one for name, one in some.items() if name not in masks and name not in same}
+        wide = {name: Wide(width=one.shape[-1], rms=_size(one)) for name, one in rest.items()}
+        return Wanted(
+            sequences={name: wide[name] for name, one in rest.items() if one.ndim == 2},
+            vectors={name: wide[name] for name, one in rest.items() if one.ndim == 1},
+            masks=masks,
+            given={name: some[name] for name in same - masks.keys()},
+            most=self.family.exactly,
+            exactly=self.family.exactly is not None,
+        )
+
+    @torch.no_grad()
+    def paint(
+        self, condition: Condition, nothing: Condition, sources: Sequence[torch.Generator], config: GenerationConfig
+    ) -> list[Part]:
+        self.restore()
+        given, against = (
+            {name: one.to(self._type) if one.is_floating_point() else one for name, one in said.items()}
+            for said in (condition, nothing)
+        )
+        family = self.family.saying(given, against)
+        return family.parts(family.make([""] * len(sources), list(sources), config))
+
     def forward(self, noisy: Tensor, time: Tensor, condition: Condition) -> Tensor:
         kind = self._type
         given = {name: one.to(kind) if one.is_floating_point() else one for name, one in condition.items()}
@@ -116,3 +155,14 @@ class PipelineDenoiser(Denoiser):
     @cached_property
     def _type(self) -> torch.dtype:
         return type_of(self.network)
+
+
+def _counts(one: Tensor, long: Collection[int]) -> bool:
+    """Whether a condition says which of the vectors of a sequence there are."""
+    return not one.is_floating_point() or (len(one) in long and bool(((one == 0) | (one == 1)).all()))
+
+
+def _size(one: Tensor) -> float:
+    """Root mean square of the values that are not nothing."""
+    said = one.double()[one != 0]
+    return said.square().mean().sqrt().item() if len(said) else 1.0

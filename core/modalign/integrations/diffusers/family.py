@@ -5,9 +5,12 @@ b samples.
 
 from __future__ import annotations
 
+import copy
+import inspect
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import ClassVar, Protocol, Self, cast
 
 import torch
@@ -19,6 +22,7 @@ from modalign.denoising import Process
 from modalign.errors import ConfigError, ModelError
 from modalign.generating import Buckets, Fit
 from modalign.integrations.diffusers.process import Scheduler, process_of
+from modalign.readers import Condition
 from modalign.timeline import Timeline, no_time
 
 
@@ -42,6 +46,8 @@ class Family(ABC):
     network: the part that denoises.
     texts: parts that read the prompt; those that are no modules, or are not there, are left out.
     options: its further settings: those of its modality.
+    spoken: arguments of its pipeline that take what conditions the network, by its names in `condition`; none where a
+        backbone's states cannot stand for the prompt.
     """
 
     pipelines: ClassVar[tuple[str, ...]]
@@ -50,6 +56,9 @@ class Family(ABC):
     autoencoder: ClassVar[str] = "vae"
     texts: ClassVar[tuple[str, ...]] = ("text_encoder", "text_encoder_2", "text_encoder_3")
     options: ClassVar[type[Config]]
+    spoken: ClassVar[Mapping[str, str]] = MappingProxyType({})
+
+    _said: tuple[Condition, Condition] | None = None
 
     def __init__(self, pipe: Pipeline, settings: Config) -> None:
         self.pipe, self.settings = pipe, settings
@@ -148,11 +157,15 @@ class Family(ABC):
         """
 
     @abstractmethod
+    def parts(self, media: Sequence[Tensor]) -> list[Part]:
+        """What it has made, as parts."""
+
     def write(self, prompts: Sequence[str], config: GenerationConfig, first: int) -> list[Part]:
         """What the pipeline makes of prompts.
 
         first: the number of the first prompt: one has the same noise whatever comes with it.
         """
+        return self.parts(self.make(prompts, self.noise(len(prompts), config, first), config))
 
     def make(self, prompts: Sequence[str], sources: list[torch.Generator], config: GenerationConfig) -> list[Tensor]:
         """The same as tensors, as the modality lays out what is decoded, with the graph that the pipeline made.
@@ -164,6 +177,38 @@ class Family(ABC):
             got=type(self).__name__,
             fix="write its `make`, or use an objective that learns from responses (DPO, SFT)",
         )
+
+    def saying(self, condition: Condition, nothing: Condition) -> Self:
+        """The family with a pipeline that is given conditions in the place of prompts.
+
+        condition: each tensor ``b ...``.
+        nothing: what guidance compares with, without an axis ``b``.
+        """
+        found = copy.copy(self)
+        found._said = (condition, nothing)
+        return found
+
+    def prompted(self, prompts: Sequence[str], first: int = 0) -> dict[str, object]:
+        """What says to the pipeline what is wanted.
+
+        first: the number of the first of these prompts.
+        """
+        if self._said is None:
+            return {"prompt": list(prompts)}
+        condition, nothing = self._said
+        known = inspect.signature(type(self.pipe).__call__).parameters
+        found: dict[str, object] = {}
+        for name, argument in self.spoken.items():
+            if name in condition:
+                found[argument] = condition[name][first : first + len(prompts)]
+                if (against := f"negative_{argument}") in known:
+                    found[against] = nothing[name][None].expand(len(prompts), *nothing[name].shape)
+        return found | ({"negative_prompt": None} if "negative_prompt" in known else {})  # it has a default in some
+
+    @property
+    def exactly(self) -> int | None:
+        """How many vectors of a prompt the network reads, where it reads that number alone."""
+        return None
 
     @property
     def unguided(self) -> float:

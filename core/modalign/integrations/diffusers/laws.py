@@ -24,6 +24,7 @@ from modalign.denoiser import DenoisingDecoder
 from modalign.draws import Draws
 from modalign.errors import DataError
 from modalign.generating import FITTED, prompt_medium
+from modalign.integrations.diffusers.behind_laws import check_behind
 from modalign.integrations.diffusers.denoiser import PipelineDenoiser
 from modalign.integrations.diffusers.family import Family, Pipeline
 from modalign.integrations.diffusers.recording import noted, recorded
@@ -58,6 +59,7 @@ LAWS: Final = (
     "spans_add_up",
     "gradients_come_back_along_routes",
     "leaps_are_what_a_step_predicts",
+    "states_stand_for_prompts",
     "saved_pipelines_load",
     "adapters_load_in_the_pipeline",
 )
@@ -282,6 +284,10 @@ class FamilyLaws:
     def leaps_are_what_a_step_predicts(self) -> None:
         """A route that leaps from a step decodes what is clean by that step's prediction, and takes no step more."""
         check_leap(self.base, self.seen, self.shaped, self.ended)
+
+    def states_stand_for_prompts(self) -> None:
+        """Behind a backbone its pipeline calls the network with the states that it is scored with, or it refuses."""
+        check_behind(self.base, self.seen, self.shaped)
 
     def saved_pipelines_load(self, place: Path) -> None:
         """A pipeline saved here loads with diffusers' `from_pretrained` and writes what this one writes."""

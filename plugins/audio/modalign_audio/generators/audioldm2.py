@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import ClassVar, Protocol, cast, final
 
 from einops import rearrange
@@ -50,6 +51,9 @@ class AudioLDM2(AudioFamily):
     texts: ClassVar[tuple[str, ...]] = ("text_encoder", "text_encoder_2", "projection_model", "language_model")
     together: ClassVar[bool] = False
     told: ClassVar[bool] = False
+    spoken: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {"states": "prompt_embeds", "generated": "generated_prompt_embeds", "mask": "attention_mask"}
+    )
 
     def __init__(self, pipe: Pipeline, settings: Config) -> None:
         super().__init__(pipe, settings)

@@ -217,10 +217,9 @@ class AudioFamily(Family):
     def scaled(self, latents: Tensor) -> Tensor:
         return latents.float()  # Oobleck's bottleneck keeps latents near unit variance, so that nothing scales them
 
-    def write(self, prompts: Sequence[str], config: GenerationConfig, first: int) -> list[Part]:
-        sounds = self.make(prompts, self.noise(len(prompts), config, first), config)
+    def parts(self, media: Sequence[Tensor]) -> list[Part]:
         facts = {"sampling_rate": int(self.rate)}
-        return [Part(modality="audio", value=one.cpu(), facts=facts) for one in sounds]
+        return [Part(modality="audio", value=one.cpu(), facts=facts) for one in media]
 
     def make(self, prompts: Sequence[str], sources: list[torch.Generator], config: GenerationConfig) -> list[Tensor]:
         """Sounds ``c s`` from -1 to 1."""
@@ -229,11 +228,9 @@ class AudioFamily(Family):
         for start in range(0, len(prompts), max(size, 1)):
             some = list(prompts[start : start + size])
             made = self.pipe(
-                prompt=some,
                 generator=sources[start : start + size],
                 output_type="pt",
-                **self.sampling(config),
-                **self.asked(),
+                **{**self.sampling(config), **self.asked(), **self.prompted(some, start)},
             )
             found += cast(_Made, made).audios
         return [_layered(one.float().to(self.device)) for one in found]  # some pipelines take them from the device

@@ -167,21 +167,18 @@ class ImageFamily(Family):
     def encode(self, media: Tensor) -> Tensor:
         return self.scaled(self.posterior(self.pixels(media)))
 
-    def write(self, prompts: Sequence[str], config: GenerationConfig, first: int) -> list[Part]:
-        pictures = self.make(prompts, self.noise(len(prompts), config, first), config)
-        return [Part(modality="image", value=one.cpu()) for one in pictures]
+    def parts(self, media: Sequence[Tensor]) -> list[Part]:
+        return [Part(modality="image", value=one.cpu()) for one in media]
 
     def make(self, prompts: Sequence[str], sources: list[torch.Generator], config: GenerationConfig) -> list[Tensor]:
         """Pictures ``3 h w`` from 0 to 1."""
         height, width = self.size
         found = self.pipe(
-            prompt=list(prompts),
             height=height,
             width=width,
             generator=sources,
             output_type="pt",
-            **self.sampling(config),
-            **self.asked(config),
+            **{**self.sampling(config), **self.asked(config), **self.prompted(prompts)},
         )
         pictures = cast(Tensor, found.images)  # pyright: ignore[reportAttributeAccessIssue] - one class per pipeline
         return [one.float().clamp(0, 1) for one in pictures]

@@ -8,6 +8,7 @@ b samples, c channels, h w of the latents.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import ClassVar, cast, final
 
 from pydantic import NonNegativeFloat
@@ -31,6 +32,9 @@ class Flux(ImageFamily):
 
     pipelines: ClassVar[tuple[str, ...]] = ("FluxPipeline",)
     options: ClassVar[type[Config]] = FluxOptions
+    spoken: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {"states": "prompt_embeds", "pooled": "pooled_prompt_embeds"}
+    )
 
     @property
     def multiple(self) -> int:

@@ -6,6 +6,7 @@ Chen et al., https://arxiv.org/abs/2310.00426 (alpha) and https://arxiv.org/abs/
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import ClassVar, cast, final
 
 from torch import Tensor
@@ -25,6 +26,7 @@ class PixArt(ImageFamily):
 
     pipelines: ClassVar[tuple[str, ...]] = ("PixArtAlphaPipeline", "PixArtSigmaPipeline")
     options: ClassVar[type[Config]] = PromptOptions
+    spoken: ClassVar[Mapping[str, str]] = MappingProxyType({"states": "prompt_embeds", "mask": "prompt_attention_mask"})
 
     def condition(self, prompts: list[str]) -> Mapping[str, Tensor]:
         states, mask, _, _ = self.pipe.encode_prompt(

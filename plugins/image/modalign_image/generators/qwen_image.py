@@ -8,6 +8,7 @@ b samples, c channels, h w of the latents.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import ClassVar, Final, final
 
 from einops import rearrange
@@ -26,6 +27,7 @@ class QwenImage(ImageFamily):
 
     pipelines: ClassVar[tuple[str, ...]] = ("QwenImagePipeline",)
     options: ClassVar[type[Config]] = PromptOptions
+    spoken: ClassVar[Mapping[str, str]] = MappingProxyType({"states": "prompt_embeds"})
 
     @property
     def multiple(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import ClassVar, cast, final
 
 import torch
@@ -21,6 +22,7 @@ class Sana(ImageFamily):
 
     pipelines: ClassVar[tuple[str, ...]] = ("SanaPipeline",)
     options: ClassVar[type[Config]] = PromptOptions
+    spoken: ClassVar[Mapping[str, str]] = MappingProxyType({"states": "prompt_embeds", "mask": "prompt_attention_mask"})
 
     @property
     def multiple(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import ClassVar, Final, final
 
 import torch
@@ -22,6 +23,7 @@ class StableDiffusion(ImageFamily):
 
     pipelines: ClassVar[tuple[str, ...]] = ("StableDiffusionPipeline",)
     network: ClassVar[str] = "unet"
+    spoken: ClassVar[Mapping[str, str]] = MappingProxyType({"states": "prompt_embeds"})
 
     def condition(self, prompts: list[str]) -> Mapping[str, Tensor]:
         states, _ = self.pipe.encode_prompt(prompts, self.device, 1, do_classifier_free_guidance=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import ClassVar, final
 
 from torch import Tensor
@@ -18,6 +19,9 @@ class StableDiffusion3(ImageFamily):
 
     pipelines: ClassVar[tuple[str, ...]] = ("StableDiffusion3Pipeline",)
     options: ClassVar[type[Config]] = PromptOptions
+    spoken: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {"states": "prompt_embeds", "pooled": "pooled_prompt_embeds"}
+    )
 
     def condition(self, prompts: list[str]) -> Mapping[str, Tensor]:
         states, _, pooled, _ = self.pipe.encode_prompt(

@@ -6,6 +6,7 @@ b samples, c channels, h w of the latents.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import ClassVar, cast, final
 
 import torch
@@ -21,6 +22,9 @@ class StableDiffusionXL(ImageFamily):
 
     pipelines: ClassVar[tuple[str, ...]] = ("StableDiffusionXLPipeline",)
     network: ClassVar[str] = "unet"
+    spoken: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {"states": "prompt_embeds", "pooled": "pooled_prompt_embeds"}
+    )
 
     def scaled(self, latents: Tensor) -> Tensor:
         return super().scaled(self.standardized(latents))

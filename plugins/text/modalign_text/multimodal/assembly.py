@@ -34,7 +34,7 @@ class MultimodalAssembly(LanguageAssembly):
         super().__init__(library, preparer, adapters, writer.takes)
         self.writer = writer
 
-    def save_rest(self, model: Model, folder: Path) -> None:
+    def save_rest(self, model: Model, folder: Path, *, merge: bool) -> None:
         self.writer.processor.save_pretrained(folder)
         said = {name: settings.model_dump(mode="json") for name, settings in self.writer.settings.items()}
         (folder / MEDIA).write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, cast, final
 
 import torch
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -15,22 +15,25 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from modalign.assembler import Sample, assemble
 from modalign.comparison import Comparison
-from modalign.config import Config, ConnectorConfig, EncoderConfig, ModelConfig
-from modalign.content import Response
+from modalign.config import Config, ConnectorConfig, DecoderConfig, EncoderConfig, GenerationConfig, ModelConfig
+from modalign.content import Message, Response
 from modalign.errors import CheckpointError, ConfigError
 from modalign.freezing import freeze
+from modalign.frozen import empty
 from modalign.heads.storage import load_heads
 from modalign.integrations.peft import LoraAdapters
 from modalign.model import Model
 from modalign.registry import registry
-from modalign.roles import Connector, Encoded, Encoder
+from modalign.roles import Connector, Encoded, Encoder, Together
 from modalign_text import probe
 from modalign_text.assembly import LanguageAssembly
 from modalign_text.backbone import CausalLMBackbone
 from modalign_text.config import COMPOSITION, Source
 from modalign_text.decoder import TextDecoder
-from modalign_text.loader import load_adapters, load_library, load_tokenizer, recompute
+from modalign_text.loader import check_tokenizer, load_adapters, load_library, load_tokenizer, recompute
 from modalign_text.logits import postprocessing
+from modalign_text.multimodal.interleaved import Writer
+from modalign_text.multimodal.makers import Maker, load_makers, save_makers, teach
 from modalign_text.multimodal.markers import MarkerWriter
 from modalign_text.multimodal.settings import settings_of
 from modalign_text.preparer import ChatPreparer
@@ -49,17 +52,23 @@ class Composition(Config):
     media: dict[str, dict[str, object]]
     """How media are decoded, by modality."""
 
+    decoders: dict[str, DecoderConfig] = Field(default_factory=dict)
+    """What makes media, by modality; a path is relative where it was saved with the model."""
+
 
 def load_composed(source: Source, config: ModelConfig) -> Model:
     """A language model with the encoders that the config, or the folder it was saved in, puts before it."""
     saved = None if source.folder is None else read_composition(source.folder)
     asked = config.encoders or ({} if saved is None else saved.encoders)
+    behind = config.decoders or ({} if saved is None else saved.decoders)
     library = load_library(source, config, AutoModelForCausalLM)
-    tokenizer = load_tokenizer(source, config, library)
+    tokenizer = load_tokenizer(source, config, library, further=bool(behind))
+    taught = teach(tokenizer, library, list(behind))
+    check_tokenizer(tokenizer, library, source.base)
     backbone = CausalLMBackbone(library)
     logits = postprocessing(library)
     probe.decide(backbone, config.sharing)
-    adapters = load_adapters(library, source, config)
+    adapters = load_adapters(library, source, config, tokens=taught)
     if config.gradient_checkpointing:
         recompute(library)
     inside = source.folder if not config.encoders else None  # a path that was saved is of the folder it was saved in
@@ -73,17 +82,28 @@ def load_composed(source: Source, config: ModelConfig) -> Model:
     settings = settings_of(list(asked), config.media, {} if saved is None else saved.media, library)
     for name, encoder in encoders.items():
         encoder.facts = {**encoder.facts, "media": settings[name].model_dump_json()}
-    writer = MarkerWriter(tokenizer, encoders, connectors, settings)
+    makers = load_makers(behind, config, backbone, source.folder if not config.decoders else None)
+    writer = MarkerWriter(tokenizer, encoders, connectors, settings, makers)
     preparer = ChatPreparer(writer.tokenizer, media=writer, model=type(library).__name__)
     model = Model(
-        assembly=ComposedAssembly(library, tokenizer, preparer, writer=writer, encoders=asked, adapters=adapters),
+        assembly=ComposedAssembly(
+            library,
+            tokenizer,
+            preparer,
+            writer=writer,
+            encoders=asked,
+            adapters=adapters,
+            makers=makers,
+            decoders=behind,
+        ),
         backbone=backbone,
         encoders=encoders,
         connectors=connectors,
         decoders={
             "text": TextDecoder(
                 cast(nn.Module, library.get_output_embeddings()), scale=logits.scale, softcap=logits.softcap
-            )
+            ),
+            **{name: one.decoder for name, one in makers.items()},
         },
         heads={} if source.folder is None else load_heads(source.folder, backbone.width),
     )
@@ -159,7 +179,7 @@ def _load_connectors(connectors: Mapping[str, Connector], folder: Path) -> None:
 
 @final
 class ComposedAssembly(LanguageAssembly):
-    """A language model with encoders before it.
+    """A language model with encoders before it and denoisers behind it.
 
     tokenizer: its own, without our markers.
     """
@@ -173,12 +193,17 @@ class ComposedAssembly(LanguageAssembly):
         writer: MarkerWriter,
         encoders: Mapping[str, EncoderConfig],
         adapters: LoraAdapters | None,
+        makers: Mapping[str, Maker] = empty(),
+        decoders: Mapping[str, DecoderConfig] = empty(),
     ) -> None:
         super().__init__(library, preparer, adapters, writer.takes)
+        self.gives = self.gives | writer.makes
         self.tokenizer, self.writer = tokenizer, writer
-        self._encoders = dict(encoders)
+        self._encoders, self._makers, self._decoders = dict(encoders), dict(makers), dict(decoders)
+        every = [one for one in (adapters, *(maker.assembly.adapters for maker in makers.values())) if one is not None]
+        self.adapters = every[0] if len(every) == 1 else Together(every) if every else None
 
-    def save_rest(self, model: Model, folder: Path) -> None:
+    def save_rest(self, model: Model, folder: Path, *, merge: bool) -> None:
         self.tokenizer.save_pretrained(folder)
         state = model.connectors.state_dict()
         still = {name: value.detach().cpu().clone().contiguous() for name, value in state.items()}
@@ -191,8 +216,24 @@ class ComposedAssembly(LanguageAssembly):
                 update={"path": f"{_FOLDER}/{name}", "revision": None, "type": _registered(cast(Encoder, encoder))}
             )
         media = {name: settings.model_dump(mode="json") for name, settings in self.writer.settings.items()}
-        whole = Composition(encoders=said, media=media)
+        decoders = save_makers(self._makers, self._decoders, folder, merge=merge) if self._makers else {}
+        whole = Composition(encoders=said, media=media, decoders=decoders)
         (folder / COMPOSITION).write_text(whole.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+    def generate(
+        self,
+        model: Model,
+        prompts: Sequence[Sequence[Message]],
+        config: GenerationConfig,
+        *,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[Response]:
+        if not self._makers:
+            return super().generate(model, prompts, config, progress=progress)
+        write = Writer(
+            model, library=self.library, chat=self._chat, markers=self.writer, makers=self._makers, stops=self.stops
+        )
+        return write(prompts, config, progress)
 
     @torch.no_grad()
     def given(self, model: Model, one: Encoded) -> Mapping[str, object]:

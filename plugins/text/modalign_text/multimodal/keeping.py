@@ -7,10 +7,11 @@ from collections.abc import Callable
 from typing import Final, Generic, TypeVar, final
 
 from modalign.batch import Medium
+from modalign.roles import EncodedSegment
 
 _BYTES: Final = 256 << 20  #: of tensors that are kept
 
-Made = TypeVar("Made", Medium, tuple[Medium, str])
+Made = TypeVar("Made", Medium, tuple[Medium, str], tuple[EncodedSegment, dict[str, Medium]])
 
 
 @final
@@ -42,6 +43,9 @@ class Kept(Generic[Made]):
         return {"_made": OrderedDict(), "_bytes": 0}
 
 
-def _size(made: Medium | tuple[Medium, str]) -> int:
-    medium = made[0] if isinstance(made, tuple) else made
-    return sum(tensor.nbytes for tensor in medium.tensors.values())
+def _size(made: Medium | tuple[object, object]) -> int:
+    """Bytes of the tensors in what was made of a medium."""
+    if isinstance(made, Medium):
+        return sum(tensor.nbytes for tensor in made.tensors.values())
+    inside = (one for part in made for one in (part.values() if isinstance(part, dict) else (part,)))
+    return sum(_size(one) for one in inside if isinstance(one, Medium))

@@ -14,9 +14,11 @@ from transformers import PreTrainedTokenizerBase
 from modalign.batch import Medium
 from modalign.content import Part
 from modalign.errors import DataError
-from modalign.roles import Connector, Content, Encoder, MediaSettings
+from modalign.frozen import empty
+from modalign.roles import Connector, Content, EncodedSegment, Encoder, MediaSettings
 from modalign_text.media import Expansion, MediaWriter, Span
 from modalign_text.multimodal.keeping import Kept
+from modalign_text.multimodal.makers import Maker, closes, opens
 from modalign_text.multimodal.tracks import TRACKS, behind, decoded
 
 
@@ -27,6 +29,8 @@ class MarkerWriter(MediaWriter):
     tokenizer: of the language model; a copy of it learns the markers, so that what is saved is what was loaded.
     encoders, connectors: by modality; they say how many embeddings a medium becomes.
     settings: how media are decoded.
+    makers: what makes media, by modality. Such a medium stands between the tokens that open and close it, in prompts
+        too; one that no encoder reads is nothing but these.
     """
 
     def __init__(
@@ -35,31 +39,48 @@ class MarkerWriter(MediaWriter):
         encoders: Mapping[str, Encoder],
         connectors: Mapping[str, Connector],
         settings: Mapping[str, MediaSettings],
+        makers: Mapping[str, Maker] = empty(),
     ) -> None:
-        self.takes = frozenset(encoders)
+        self.takes, self.makes = frozenset(encoders), frozenset(makers)
         self.settings = settings
         self.tokenizer = copy.deepcopy(tokenizer)
-        markers = [AddedToken(_marker(name), special=True, normalized=False) for name in encoders]
+        names = dict.fromkeys((*encoders, *makers))
+        markers = [AddedToken(_marker(name), special=True, normalized=False) for name in names]
         self.tokenizer.add_tokens(cast("list[str]", markers))  # its own AddedToken is the same class by another path
-        ids = {name: cast(int, self.tokenizer.convert_tokens_to_ids(_marker(name))) for name in encoders}
+        ids = {name: cast(int, self.tokenizer.convert_tokens_to_ids(_marker(name))) for name in names}
+        self.openers = {cast(int, self.tokenizer.convert_tokens_to_ids(opens(name))): name for name in makers}
         self._held = frozenset(ids.values())
         stands = next((one for one in (tokenizer.pad_token_id, tokenizer.eos_token_id) if isinstance(one, int)), 0)
-        self._stands = stands  # what the backbone's table is asked for before the embedding is replaced
-        self._encoders, self._connectors = dict(encoders), dict(connectors)
-        self._marked = re.compile("|".join(re.escape(_marker(name)) for name in encoders) or "(?!)")
+        self.stands = stands  # what the backbone's table is asked for before the embedding is replaced
+        self._encoders, self._connectors, self._makers = dict(encoders), dict(connectors), dict(makers)
+        self._marked = re.compile("|".join(re.escape(_marker(name)) for name in names) or "(?!)")
         self._media: Kept[Medium] = Kept()
+        self._drawn: Kept[tuple[EncodedSegment, dict[str, Medium]]] = Kept()
 
     def said(self, part: Part) -> str:
-        return _marker(part.modality)
+        return self.plain(part)
 
     def plain(self, part: Part) -> str:
-        return _marker(part.modality)
+        return (opens(part.modality) if part.modality in self.makes else "") + _marker(part.modality)
+
+    def drawn(self, part: Part) -> tuple[EncodedSegment, Mapping[str, Medium]]:
+        maker = self._makers[part.modality]
+        segment, media = self._drawn(part.digest, lambda: maker.drawn(part, self.stands))
+        return replace(segment, spans=part.spans), media
+
+    def closer(self, modality: str) -> int:
+        """The token behind a medium that the model has made."""
+        return cast(int, self.tokenizer.convert_tokens_to_ids(closes(modality)))
+
+    def cost(self, part: Part) -> int:
+        """How many embeddings stand for a medium."""
+        return self.medium(part).cost if part.modality in self.takes else 0
 
     def holds(self, token: int) -> bool:
         return token in self._held
 
     def token(self, token: int) -> int:
-        return self._stands if token in self._held else token
+        return self.stands if token in self._held else token
 
     def medium(self, part: Part) -> Medium:
         return self._media(part.digest, lambda: self._prepare(part))
@@ -81,7 +102,8 @@ class MarkerWriter(MediaWriter):
         spans: list[Span] = []
         last = length = 0
         for (start, stop), part in zip(found, parts, strict=True):
-            whole = _marker(part.modality) * self.medium(part).cost
+            whole = _marker(part.modality) * self.cost(part)
+            whole += closes(part.modality) if part.modality in self.makes else ""
             pieces += [text[last:start], whole]
             begin = length + start - last
             length = begin + len(whole)

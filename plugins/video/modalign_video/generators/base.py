@@ -211,21 +211,18 @@ class VideoFamily(ImageFamily):
     def asked(self, config: GenerationConfig) -> dict[str, object]:
         return {**super().asked(config), "num_frames": self.frames}
 
-    def write(self, prompts: Sequence[str], config: GenerationConfig, first: int) -> list[Part]:
-        clips, facts = self.make(prompts, self.noise(len(prompts), config, first), config), {"fps": self.fps}
-        return [Part(modality="video", value=one.cpu(), facts=facts) for one in clips]
+    def parts(self, media: Sequence[Tensor]) -> list[Part]:
+        return [Part(modality="video", value=one.cpu(), facts={"fps": self.fps}) for one in media]
 
     def make(self, prompts: Sequence[str], sources: list[torch.Generator], config: GenerationConfig) -> list[Tensor]:
         """Clips ``t 3 h w`` from 0 to 1."""
         height, width = self.size
         found = self.pipe(
-            prompt=list(prompts),
             height=height,
             width=width,
             generator=sources,
             output_type="pt",
-            **self.sampling(config),
-            **self.asked(config),
+            **{**self.sampling(config), **self.asked(config), **self.prompted(prompts)},
         )
         clips = cast(Tensor, found.frames)  # pyright: ignore[reportAttributeAccessIssue] - one class per pipeline
         return [one.float().clamp(0, 1) for one in clips]

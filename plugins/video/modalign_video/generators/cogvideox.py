@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import ClassVar, Final, cast, final
 
 import torch
@@ -34,6 +35,7 @@ class CogVideoX(VideoFamily):
     """
 
     pipelines: ClassVar[tuple[str, ...]] = ("CogVideoXPipeline",)
+    spoken: ClassVar[Mapping[str, str]] = MappingProxyType({"states": "prompt_embeds"})
 
     def __init__(self, pipe: Pipeline, settings: Config) -> None:
         super().__init__(pipe, settings)
@@ -105,6 +107,10 @@ class CogVideoX(VideoFamily):
         )
         frames, _, height, width = noisy.shape[1:]
         return make(height * self.down, width * self.down, frames, noisy.device)
+
+    @property
+    def exactly(self) -> int | None:
+        return None if self._rotary else self._words
 
     @property
     def _rotary(self) -> bool:

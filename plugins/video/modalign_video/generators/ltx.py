@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import ClassVar, Protocol, cast, final
 
 from torch import Tensor
@@ -35,6 +36,7 @@ class LTX(VideoFamily):
     pipelines: ClassVar[tuple[str, ...]] = ("LTXPipeline",)
     spatial: ClassVar[str] = "vae_spatial_compression_ratio"
     temporal: ClassVar[str] = "vae_temporal_compression_ratio"
+    spoken: ClassVar[Mapping[str, str]] = MappingProxyType({"states": "prompt_embeds", "mask": "prompt_attention_mask"})
 
     @property
     def usual_fps(self) -> float:

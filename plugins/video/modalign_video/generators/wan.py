@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import ClassVar, cast, final
 
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ class Wan(VideoFamily):
     """Wan 2.1, and of Wan 2.2 what has one network."""
 
     pipelines: ClassVar[tuple[str, ...]] = ("WanPipeline",)
+    spoken: ClassVar[Mapping[str, str]] = MappingProxyType({"states": "prompt_embeds"})
 
     def __init__(self, pipe: Pipeline, settings: Config) -> None:
         if isinstance(pipe.components.get("transformer_2"), nn.Module):

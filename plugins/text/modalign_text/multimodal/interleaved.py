@@ -1,0 +1,225 @@
+"""Responses of words and media: words until a medium is opened, the medium, what it looks like, and on with words.
+
+r responses, n tokens of the longest, d width, k queries.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import cast, final
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from modalign.assembler import Sample, assemble
+from modalign.batch import Batch, Medium
+from modalign.comparison import Comparison
+from modalign.config import GenerationConfig
+from modalign.content import RAW, Message, Part, Response
+from modalign.model import Model
+from modalign.roles import Encoded, EncodedSegment, EncodedSlot
+from modalign.training.reference import evaluating
+from modalign_text.backbone import CausalLMBackbone
+from modalign_text.generation import generate
+from modalign_text.multimodal.makers import Maker
+from modalign_text.multimodal.markers import MarkerWriter
+from modalign_text.preparer import ChatPreparer
+
+_APART = 1_000_003  #: between the seeds of turns
+
+
+@final
+@dataclass(kw_only=True)
+class _Line:
+    """One response as it grows.
+
+    number: of its prompt.
+    role: of its message.
+    tokens, slots, media: of the prompt and what is written, as the backbone reads it.
+    left: tokens that may still be written.
+    run: words since the last medium, as tokens.
+    parts: what is written before them.
+    made: media by modality.
+    """
+
+    number: int
+    role: str
+    tokens: list[int]
+    slots: list[EncodedSlot]
+    media: dict[str, Medium]
+    left: int
+    run: list[int] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)
+    made: Counter[str] = field(default_factory=Counter)
+    ended: bool = False
+
+    def encoded(self, *segments: EncodedSegment, **media: Medium) -> Encoded:
+        """What is there so far."""
+        return Encoded(
+            tokens=tuple(self.tokens),
+            prompt=len(self.tokens),
+            segments=segments,
+            slots=tuple(self.slots),
+            media={**self.media, **media},
+        )
+
+
+def _source(seed: int, number: int, modality: str, occurrence: int) -> torch.Generator:
+    """Noise of one medium of one response, whatever else is written."""
+    key = hashlib.sha256(f"{seed}/{number}/{modality}/{occurrence}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(key[:7]))
+
+
+@final
+class Writer:
+    """Writes responses with one model.
+
+    library: the language model as transformers knows it.
+    stops: token ids that end a turn.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        library: PreTrainedModel,
+        chat: ChatPreparer,
+        markers: MarkerWriter,
+        makers: Mapping[str, Maker],
+        stops: frozenset[int],
+    ) -> None:
+        self.model, self.library, self.chat, self.markers, self.makers = model, library, chat, markers, makers
+        self.stops = stops
+        self.openers = markers.openers
+
+    def __call__(
+        self,
+        prompts: Sequence[Sequence[Message]],
+        config: GenerationConfig,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[Response]:
+        """A response to each prompt."""
+        found: list[Response] = []
+        with torch.no_grad(), evaluating(self.model):
+            for first in range(0, len(prompts), config.batch_size):
+                lines = [
+                    self._line(number, prompt, config)
+                    for number, prompt in enumerate(prompts[first : first + config.batch_size], first)
+                ]
+                self._write(lines, config)
+                found += [Response(messages=(Message(role=one.role, parts=tuple(one.parts)),)) for one in lines]
+                if progress is not None:
+                    progress(len(lines))
+        return found
+
+    def _line(self, number: int, prompt: Sequence[Message], config: GenerationConfig) -> _Line:
+        one = self.chat.prompt(prompt)
+        role = RAW if prompt[0].role == RAW else "assistant"
+        tokens, slots, media = list(one.tokens), list(one.slots), dict(one.media)
+        return _Line(number=number, role=role, tokens=tokens, slots=slots, media=media, left=config.max_new_tokens)
+
+    def _write(self, lines: Sequence[_Line], config: GenerationConfig) -> None:
+        """Go on with every response until it has ended: all of them write words, then all make what they opened."""
+        turn = 0
+        while going := [one for one in lines if not one.ended]:
+            self._speak(going, config.model_copy(update={"seed": config.seed + turn * _APART}))
+            for modality in self.makers:
+                opened = [one for one in going if one.run and self.openers.get(one.run[-1]) == modality]
+                full = [one for one in opened if one.made.total() >= config.max_media]
+                for one in full:
+                    one.run.pop()
+                    self._end(one)
+                if painting := [one for one in opened if one not in full]:
+                    self._paint(modality, painting, config)
+            turn += 1
+
+    def _speak(self, lines: Sequence[_Line], config: GenerationConfig) -> None:
+        """Words up to the end of the turn, or up to the token that opens a medium."""
+        most = max(one.left for one in lines)
+        written = generate(
+            self.library,
+            [one.tokens for one in lines],
+            config.model_copy(update={"max_new_tokens": most, "batch_size": len(lines)}),
+            stops=self.stops | self.openers.keys(),
+            pad=self.chat.pad,
+            media=self._embedded(lines),
+            keep=True,
+            never=[self.markers.closer(name) for name in self.makers],  # these are given, never said
+        )
+        for one, ids in zip(lines, written, strict=True):
+            said = ids[: one.left]
+            one.left -= len(said)
+            ended = not said or said[-1] in self.stops or (one.left == 0 and said[-1] not in self.openers)
+            one.run += said[:-1] if said and said[-1] in self.stops else said
+            one.tokens += said
+            if ended:
+                self._end(one)
+
+    def _end(self, line: _Line) -> None:
+        self._say(line)
+        if not line.parts:
+            line.parts.append(Part(modality="text", value=""))
+        line.ended = True
+
+    def _say(self, line: _Line) -> None:
+        """Make a part of the words since the last medium."""
+        if words := self.chat.words(line.run):
+            line.parts.append(Part(modality="text", value=words))
+        line.run.clear()
+
+    def _paint(self, modality: str, lines: Sequence[_Line], config: GenerationConfig) -> None:
+        """The medium that each of these has opened, and what the model sees of it."""
+        maker = self.makers[modality]
+        decoder, conditioner = maker.decoder, maker.conditioner
+        asked = [self._asking(modality, one) for one in lines]
+        batch = self._batch(asked)
+        backbone = cast(CausalLMBackbone, self.model.backbone)
+        states = backbone(batch, self.model.embed(batch))  # r n d
+        spans = [batch.layout.spans[cast(int, one.condition)] for one in batch.segments]
+        condition = conditioner(torch.stack([states[span.row, span.start : span.stop] for span in spans]))
+        sources = [_source(config.seed, one.number, modality, one.made[modality]) for one in lines]
+        parts = decoder.denoiser.paint(condition, conditioner.nothing(), sources, config)
+        for line, part in zip(lines, parts, strict=True):
+            line.run.pop()
+            self._say(line)
+            line.parts.append(part)
+            line.made[modality] += 1
+            self._show(line, part)
+            if line.left == 0:
+                self._end(line)
+
+    def _asking(self, modality: str, line: _Line) -> Encoded:
+        """What is there so far, with query positions behind it."""
+        segment, media = self.makers[modality].asked(self.markers.stands)
+        return line.encoded(replace(segment, after=len(line.tokens)), **media)
+
+    def _show(self, line: _Line, part: Part) -> None:
+        """Let a medium be seen by what follows it, as it would be in a row."""
+        if part.modality in self.markers.takes:
+            medium = self.markers.medium(part)
+            start = len(line.tokens)
+            line.tokens += [self.markers.stands] * medium.cost
+            line.slots.append(EncodedSlot(start=start, stop=len(line.tokens), digest=part.digest))
+            line.media[part.digest] = medium
+        line.tokens.append(self.markers.closer(part.modality))
+
+    def _embedded(self, lines: Sequence[_Line]) -> Mapping[str, object]:
+        """Embeddings ``r n d`` padded on the left, where any of these has media before it."""
+        if not any(one.slots for one in lines):
+            return {}
+        batch = self._batch([one.encoded() for one in lines])
+        found = cast(CausalLMBackbone, self.model.backbone).inputs(batch, self.model.embed(batch))
+        whole = cast(Tensor, found["inputs_embeds"])
+        turned = torch.zeros_like(whole)
+        for row, one in enumerate(lines):
+            turned[row, whole.shape[1] - len(one.tokens) :] = whole[row, : len(one.tokens)]
+        return {"inputs_embeds": turned}
+
+    def _batch(self, encoded: Sequence[Encoded]) -> Batch:
+        lone = Comparison.unpaired((), Response(messages=()))
+        samples = [Sample(comparison=lone, encoded=(one,), own=1) for one in encoded]
+        return assemble(samples, share=False, pad=self.chat.pad).to(next(self.library.parameters()).device)

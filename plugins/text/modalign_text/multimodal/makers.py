@@ -1,0 +1,204 @@
+"""Denoisers behind a language model: what it says opens a medium, and its states at learned queries condition one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, cast, final
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from tokenizers import AddedToken
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from modalign.batch import Medium, asking
+from modalign.config import DecoderConfig, ModelConfig
+from modalign.connectors.conditioner import Conditioner
+from modalign.content import Part
+from modalign.denoiser import DenoisingDecoder
+from modalign.errors import CheckpointError, ConfigError, ModelError
+from modalign.generating import GeneratorAssembly
+from modalign.loading import load
+from modalign.roles import EncodedSegment
+from modalign_text.backbone import CausalLMBackbone
+from modalign_text.config import COMPOSITION
+
+CONDITIONERS: Final = "conditioners.safetensors"
+FOLDER: Final = "decoders"
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Maker:
+    """One denoiser behind a language model.
+
+    decoder: with its conditioner.
+    assembly: of the model that it was loaded from: how its media are fitted, and how it is saved.
+    weight: of its segments in a response's log-likelihood.
+    """
+
+    decoder: DenoisingDecoder
+    assembly: GeneratorAssembly
+    weight: float
+
+    @property
+    def conditioner(self) -> Conditioner:
+        """What its network is conditioned by."""
+        assert self.decoder.conditioner is not None
+        return self.decoder.conditioner
+
+    def drawn(self, part: Part, stands: int) -> tuple[EncodedSegment, dict[str, Medium]]:
+        """The segment that scores a medium, and the media it needs, by digest.
+
+        stands: a token for its query positions, whose embeddings are learned.
+        """
+        target = self.assembly.words.target(part)
+        segment, media = self.asked(stands)
+        return replace(segment, digest=target.digest, spans=part.spans), {target.digest: target, **media}
+
+    def asked(self, stands: int) -> tuple[EncodedSegment, dict[str, Medium]]:
+        """The same of a medium that is yet to be made."""
+        name, count = self.decoder.modality, self.conditioner.queries.shape[0]
+        asks = Medium(modality=asking(name), tensors={}, cost=count, cacheable=False, digest=asking(name))
+        query = (stands,) * count
+        segment = EncodedSegment(
+            modality=name, decoder=name, kind="draw", query=query, asks=asks.digest, weight=self.weight
+        )
+        return segment, {asks.digest: asks}
+
+
+def opens(modality: str) -> str:
+    """The token by which a model says that a medium follows."""
+    return f"<|{modality}|>"
+
+
+def closes(modality: str) -> str:
+    """The token that stands behind a medium."""
+    return f"<|/{modality}|>"
+
+
+def teach(tokenizer: PreTrainedTokenizerBase, library: PreTrainedModel, modalities: Sequence[str]) -> list[int]:
+    """Let a language model have tokens that open and close media; returns their ids.
+
+    Those that are new start at the mean of all the others (Hewitt, 2021,
+    https://nlp.stanford.edu/~johnhew/vocab-expansion.html), the same whenever the model is loaded.
+    """
+    names = [name for one in modalities for name in (opens(one), closes(one))]
+    tokens = [AddedToken(name, special=True, normalized=False) for name in names]
+    tokenizer.add_tokens(cast("list[str]", tokens))  # its own AddedToken is the same class by another path
+    known = cast(nn.Embedding, library.get_input_embeddings()).weight.shape[0]
+    if len(tokenizer) > known:
+        library.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        tables = (library.get_input_embeddings(), library.get_output_embeddings())
+        with torch.no_grad():
+            for table in tables:
+                for value in () if table is None else table.parameters():
+                    value[known:] = value[:known].mean(0)
+    return [cast(int, tokenizer.convert_tokens_to_ids(name)) for name in names]
+
+
+def load_makers(
+    configs: Mapping[str, DecoderConfig], config: ModelConfig, backbone: CausalLMBackbone, inside: Path | None
+) -> dict[str, Maker]:
+    """The denoisers of a composition, each with a conditioner that reads this backbone's states.
+
+    inside: the folder they were saved in, whose paths are relative to it; None where they are a config's.
+    """
+    if configs and not backbone.shares:
+        raise ModelError(
+            "media cannot be made behind this language model: queries are branches that the rest does not see",
+            where="model.decoders",
+            got=f"{type(backbone.decoder).__name__}: {backbone.reason}",
+            fix="use a backbone whose attention reads a mask (Llama, Qwen, Gemma and most others)",
+        )
+    makers = {name: _maker(name, one, config, backbone, inside) for name, one in configs.items()}
+    if inside is not None and makers:
+        _load_conditioners(makers, inside)
+    return makers
+
+
+def _maker(
+    name: str, config: DecoderConfig, whole: ModelConfig, backbone: CausalLMBackbone, inside: Path | None
+) -> Maker:
+    path = config.path
+    if inside is not None:
+        if path != f"{FOLDER}/{name}":
+            raise CheckpointError(
+                "a saved model's decoder lies beside it",
+                where=str(inside / COMPOSITION),
+                got=path,
+                fix=f"write {FOLDER}/{name} there, or name the decoder in model.decoders",
+            )
+        path = str(inside / path)
+    made = load(
+        ModelConfig(
+            path=path,
+            revision=config.revision,
+            dtype=whole.dtype,
+            adapter=config.adapter,
+            options=config.options,
+            trust_remote_code=whole.trust_remote_code,
+        )
+    )
+    where = f"model.decoders.{name}"
+    if not isinstance(made.assembly, GeneratorAssembly):
+        found = f"{path}: {', '.join(sorted(made.assembly.gives))}, by {type(made.assembly).__name__}"
+        raise ConfigError("a decoder is a generator of media", where=where, got=found, fix="name a generator")
+    if name not in made.decoders:
+        raise ConfigError(
+            f"this generator makes no {name}",
+            where=where,
+            got=f"{path} makes {', '.join(made.decoders)}",
+            fix=f"put it under model.decoders.{next(iter(made.decoders))}, or name a generator of {name}",
+        )
+    decoder = cast(DenoisingDecoder, made.decoders[name])
+    try:
+        decoder.conditioner = Conditioner(backbone.width, decoder.denoiser.wanted(), **config.connector)
+    except ConfigError as error:
+        place = f"{where}.connector" + (f".{error.where}" if error.where else "")
+        raise ConfigError(error.what, where=place, got=error.got, fix=error.fix) from error
+    if not config.train or (whole.adapter is not None and config.adapter is None):
+        decoder.denoiser.requires_grad_(False)
+    return Maker(decoder=decoder, assembly=made.assembly, weight=config.weight)
+
+
+def save_makers(
+    makers: Mapping[str, Maker], configs: Mapping[str, DecoderConfig], folder: Path, *, merge: bool
+) -> dict[str, DecoderConfig]:
+    """Write denoisers and conditioners into a folder; returns what says where they are."""
+    state = _conditioners(makers).state_dict()
+    still = {name: value.detach().cpu().clone().contiguous() for name, value in state.items()}
+    save_file(still, folder / CONDITIONERS, metadata={"format": "pt"})
+    said: dict[str, DecoderConfig] = {}
+    for name, maker in makers.items():
+        maker.assembly.store(folder / FOLDER / name, merge=merge)
+        options = {key: value for key, value in maker.conditioner.settings.items() if key != "seed"}
+        said[name] = configs[name].model_copy(
+            update={
+                "path": f"{FOLDER}/{name}",
+                "revision": None,
+                "connector": options,
+                "adapter": None if merge else configs[name].adapter,
+                "options": {},
+            }
+        )
+    return said
+
+
+def _load_conditioners(makers: Mapping[str, Maker], folder: Path) -> None:
+    try:
+        _conditioners(makers).load_state_dict(load_file(folder / CONDITIONERS))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise CheckpointError(
+            "what conditions this model's decoders cannot be read",
+            where=str(folder / CONDITIONERS),
+            got=" ".join(str(error).split())[:300],
+            fix="copy the file from the run again",
+        ) from error
+
+
+def _conditioners(makers: Mapping[str, Maker]) -> nn.ModuleDict:
+    return nn.ModuleDict({name: one.conditioner for name, one in makers.items()})

@@ -17,7 +17,7 @@ import torch
 from peft import LoraConfig, PeftConfig, PeftModel, PeftType, TaskType, get_peft_model, get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils.other import AuxiliaryTrainingWrapper
+from peft.utils.other import AuxiliaryTrainingWrapper, TrainableTokensWrapper
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -111,6 +111,12 @@ class LoraAdapters(Adapters):
         state = model.state_dict()
         for prefix, layer in _wrapped(model):
             inside = {name: state.pop(name) for name in list(state) if name.startswith(prefix + ".")}
+            if isinstance(layer, TrainableTokensWrapper):
+                table = layer.token_adapter
+                held = {name: one.detach() for name, one in cast(nn.Module, table.base_layer).named_parameters()}
+                held["weight"] = table.get_merged_weights([_NAME]).detach()
+                state |= {f"{prefix}.{name}": one for name, one in held.items()}
+                continue
             kept = (
                 f"{prefix}.base_layer." if isinstance(layer, BaseTunerLayer) else f"{prefix}.modules_to_save.{_NAME}."
             )

@@ -223,6 +223,27 @@ def test_at_adapter_start_every_log_ratio_is_zero(parts: Path) -> None:
         assert loss.item() == pytest.approx(expected, rel=1e-12)
 
 
+def test_rows_of_new_tokens_train_with_the_adapters_and_are_off_with_them(parts: Path, tmp_path: Path) -> None:
+    model, fresh = composed(parts, adapter={"r": 2}), composed(parts)
+    adapters = model.assembly.adapters
+    assert adapters is not None
+    with torch.no_grad():
+        for number, value in enumerate(adapters.parameters()):
+            value.add_(0.02 * torch.randn(value.shape, generator=torch.Generator().manual_seed(number)))
+        rows, draws = batch(model, DPO()), Draws(seed=2)
+        moved = model(rows, draws).segments
+        with adapters.off():
+            torch.testing.assert_close(model(rows, draws).segments, fresh(rows, draws).segments, rtol=1e-6, atol=1e-6)
+        model.save(tmp_path / "merged", merge=True)
+        merged = modalign.load(tmp_path / "merged").eval()
+        assert merged.assembly.adapters is None
+        torch.testing.assert_close(merged(rows, draws).segments, moved, rtol=1e-3, atol=1e-3)
+    table, found = (one.state_dict()["backbone.decoder.embed_tokens.weight"] for one in (fresh, merged))
+    tokenizer = model.assembly.preparer.tokenizer  # pyright: ignore[reportAttributeAccessIssue]
+    new = {tokenizer.convert_tokens_to_ids(name) for one in MEDIA for name in (opens(one), closes(one))}
+    assert {at for at in range(len(table)) if not torch.equal(table[at], found[at])} == new
+
+
 @pytest.mark.parametrize("adapter", [None, {"r": 4}])
 def test_a_run_learns_and_its_model_is_one_folder(
     parts: Path, tmp_path: Path, adapter: dict[str, object] | None

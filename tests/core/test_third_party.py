@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from modalign.cli.app import app
+from modalign.errors import ConfigError
+
 PYPROJECT = """
 [build-system]
 requires = ["hatchling>=1.27"]
@@ -153,6 +156,12 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Path(lines.stdout.strip(), "seen.pth").write_text(
         "".join(f"import site; site.addsitedir({one!r})\n" for one in seen)
     )
+    install(python, source)
+    return python
+
+
+def install(python: Path, source: Path) -> None:
+    """Build and install a distribution by its own pyproject, without an index."""
     pip = [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check", "--no-input"]
     done = subprocess.run(
         [*pip, "install", "--no-index", "--no-deps", "--no-build-isolation", "--no-cache-dir", str(source)],
@@ -161,7 +170,6 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    return python
 
 
 def run(python: Path, *arguments: str) -> str:
@@ -194,3 +202,53 @@ def test_pytest_checks_it_by_name(environment: Path) -> None:
     )
     assert "objective hinge: the same scores give the same loss" in out
     assert "failed" not in out
+
+
+# --- `modalign plugins new` ----------------------------------------------------------------------------------------
+
+
+def command(*words: str) -> object:
+    return app(["plugins", "new", *words], exit_on_error=False, print_error=False, result_action="return_value")
+
+
+def test_a_new_plugin_passes_its_tests_as_it_is_written(environment: Path, tmp_path: Path) -> None:
+    place = tmp_path / "modalign-heart-rate"
+    command("heart_rate", "--folder", str(place))
+    install(environment, place)
+    out = run(environment, "-m", "pytest", "-p", "no:cacheprovider", "-q", str(place))
+    assert "2 passed" in out
+    listed = json.loads(run(environment, "-m", "modalign", "plugins", "--json"))
+    (found,) = [one for one in listed["plugins"] if one["name"] == "heart_rate"]
+    assert (found["distribution"], found["status"]) == ("modalign-heart-rate", "ok")
+    assert found["provides"].keys() == {"modalities", "encoders"}
+
+
+def test_what_is_written_has_the_name_and_nothing_of_the_template(tmp_path: Path) -> None:
+    command("smoke", "--folder", str(tmp_path / "new"))
+    files = [file for file in (tmp_path / "new").rglob("*") if file.is_file()]
+    assert len(files) >= 7
+    for file in files:
+        assert "series" not in file.read_text().lower()
+        assert "series" not in str(file.relative_to(tmp_path))
+    assert (tmp_path / "new" / "modalign_smoke" / "modality.py").read_text().count("SmokeModality") >= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("Smell", "small letters, digits and single underscores"),
+        ("my-smell", "small letters"),
+        ("image", "there is a modality 'image' already"),
+    ],
+)
+def test_a_name_that_cannot_be_is_said(name: str, says: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=says):
+        command(name, "--folder", str(tmp_path / "new"))
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_with_something_in_it_stays_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="the folder has something in it"):
+        command("smoke", "--folder", str(tmp_path))
+    assert [one.name for one in tmp_path.iterdir()] == ["mine.txt"]

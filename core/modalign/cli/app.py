@@ -33,8 +33,26 @@ app.command("modalign.cli.generate:generate", name="generate", help="Answer prom
 app.command("modalign.cli.sample:sample", name="sample", help="Make preference pairs of a model's own responses.")
 app.command("modalign.cli.quickstart:quickstart", name="quickstart", help="Align a tiny model here, with a report.")
 app.command("modalign.cli.report:report", name="report", help="Write a run's curves and settings as one HTML file.")
-app.command("modalign.cli.plugins:plugins", name="plugins", help="List what is installed and what it registers.")
 app.command("modalign.cli.doctor:doctor", name="doctor", help="Try everything, and say how to mend what is broken.")
+
+plugins = App(name="plugins", help="List what is installed and what it registers; or write a new plugin.")
+plugins.command("modalign.cli.new:new", name="new", help="Write a new plugin, which passes its tests as it is.")
+app.command(plugins)
+
+
+@plugins.default
+def _listed(*, json: bool = False) -> None:
+    """List the installed plugins: what each registers, or why it cannot be used and what mends it.
+
+    Parameters
+    ----------
+    json
+        Print JSON instead of a table.
+    """
+    from modalign.cli.plugins import plugins as listed
+
+    listed(json=json)
+
 
 data = App(name="data", help="Look at preference data.")
 data.command("modalign.cli.data:check", name="check", help="Report every row that cannot be used, and statistics.")

@@ -1,10 +1,11 @@
-"""Every task of align-anything's data with every objective that it has: each cell is trained, and must learn.
+"""Every task, from what to what, with SFT, reward, DPO and KTO: each cell is trained, and must learn.
 
     python benchmarks/task_matrix.py                              # on the screen; exits 1 if a cell fails
     python benchmarks/task_matrix.py --write docs/task-matrix.md
     python benchmarks/task_matrix.py --rows text-to-image --columns dpo,reward
 
-The models are tiny and random, the rows are in the public layout of the data, their media are the oracle world's.
+The models are tiny and random. Rows are in the public layout of align-anything where it has the task, else messages
+with media; the media are the oracle world's.
 """
 
 from __future__ import annotations
@@ -12,43 +13,57 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Final, final
 
 from matrices import YES, check_run, command, said, table, versions
 from modalign import objectives
+from modalign.comparison import Comparison
+from modalign.composing import compose
 from modalign.config import AdapterConfig
+from modalign.content import Message, Part, Response
 from modalign.data import read
+from modalign.draws import DrawConfig
 from modalign.loading import load
 from modalign.objectives import Objective
+from modalign.registry import registry
 from modalign.testing.case import require
 from modalign.training import Trainer
+from modalign.world.concept import concepts
 from modalign_audio.generators.testing import audioldm2
+from modalign_audio.testing import tiny_audio
 from modalign_image.generators.testing_unet import stable_diffusion
+from modalign_image.testing import tiny_vision
 from modalign_text.align_anything_sample import sample
 from modalign_text.multimodal.testing import tiny_multimodal
 from modalign_text.testing import tiny_model
 from modalign_video.generators.testing import wan
+from modalign_video.testing import tiny_video
 
 STEPS: Final = 8
+_WEIGHT: Final = 0.05  #: of a medium beside a token
+_MOVES: Final = ("lora_", "heads.", "connectors.", ".conditioner.", "trainable_tokens")
 ROWS_READ: Final = 6  #: of which every third has no preference
 
 _PAGE = """\
 # Tasks and objectives
 
-Every task that align-anything has preferences for, with each kind of training. `python benchmarks/task_matrix.py
+Every task that align-anything has, and more, with each kind of training. `python benchmarks/task_matrix.py
 --write docs/task-matrix.md` wrote this page on {day}: {versions}; {good} of {all} cells hold.
 
 {cells}
 
-Each cell is `modalign train` in Python: rows in the published layout of that subset, with media beside them, read as
-they are; {steps} optimizer steps with LoRA on a tiny random model. It says yes when all of this held, else why not.
+Each cell is `modalign train` in Python: {steps} optimizer steps with LoRA on a tiny random model. Where a subset of
+align-anything is named, rows are in its published layout, with media beside them, and read as they are; else they are
+messages with media of the oracle world. It says yes when all of this held, else why not.
 
 - The first loss is its closed form where it has one: `log 2` of `dpo`, `1/2` of `kto`.
-- Losses and gradients are finite. Adapters and reward heads move, and nothing else does, to the last bit.
+- Losses and gradients are finite. Adapters and reward heads move, connectors and what conditions a generator where
+  there are some, and nothing else does, to the last bit.
 - The loss over all rows is lower after training than before; of generators with the same draws of noise.
 - What the run saved loads again, and is what it ended with.
 
@@ -56,7 +71,8 @@ they are; {steps} optimizer steps with LoRA on a tiny random model. It says yes 
 | --- | --- | --- | --- |
 {models}
 
-A reward model reads the responses of its task: words, or the pictures, sounds and clips that generators made.
+A reward model reads the responses of its task: words, or the pictures, sounds and clips that generators made. Models of
+several parts are [put together](composing.md): towers, a language model, generators.
 [Media and objectives](media-matrix.md) and [generators and objectives](generator-matrix.md) try every family and every
 objective.
 """
@@ -70,11 +86,14 @@ class Maker:
     name: of its family.
     make: writes it into an empty folder.
     options: settings of a generator.
+    rate, draws: learning rate and draws of noise of each medium, with which eight steps show that it learns.
     """
 
     name: str
     make: Callable[[Path], Path]
     options: Mapping[str, object] = field(default_factory=dict)
+    rate: float = 5e-3
+    draws: int = 2
 
 
 @final
@@ -83,15 +102,18 @@ class Row:
     """One task.
 
     name: from what to what.
-    subset: of align-anything.
+    subset: of align-anything; None where it has none.
     answers: the model that gives the responses.
     judges: the model that reads them.
+    asks, gives: modalities of prompt and responses beside and among words, where the rows are of the oracle world.
     """
 
     name: str
-    subset: str
     answers: Maker
     judges: Maker
+    subset: str | None = None
+    asks: tuple[str, ...] = ()
+    gives: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -124,6 +146,51 @@ _PAINTS: Final = Maker(name="Stable Diffusion", make=stable_diffusion, options=_
 _SOUNDS: Final = Maker(name="AudioLDM 2", make=audioldm2, options={"seconds": 0.32})
 _FILMS: Final = Maker(name="Wan", make=wan, options={**_SIZE, "num_frames": 5, "fps": 8})
 
+_TOWERS: Final[Mapping[str, Callable[[Path], Path]]] = {
+    "image": lambda folder: tiny_vision(folder, "clip"),
+    "audio": lambda folder: tiny_audio(folder, "whisper"),
+    "video": lambda folder: tiny_video(folder, "frames-over-clip"),
+}
+_KINDS: Final = {"image": "vision", "audio": "audio", "video": "frames"}
+_GENERATORS: Final[Mapping[str, Maker]] = {"image": _PAINTS, "audio": _SOUNDS, "video": _FILMS}
+
+
+def _whole(reads: Sequence[str], makes: Sequence[str] = ()) -> Maker:
+    """A Llama with a tower for each modality that it reads, and a generator for each that it makes."""
+
+    def make(folder: Path) -> Path:
+        apart = folder.with_name("parts")
+        encoders = {name: {"path": str(_TOWERS[name](apart / name)), "type": _KINDS[name]} for name in reads}
+        decoders = {
+            name: {
+                "path": str(_GENERATORS[name].make(apart / f"{name}-generator")),
+                "options": dict(_GENERATORS[name].options),
+                "connector": {"queries": 4, "heads": 4},
+                "weight": _WEIGHT,
+            }
+            for name in makes
+        }
+        compose(tiny_model(apart / "words", scale=4.0), encoders=encoders, decoders=decoders).save(folder)
+        return folder
+
+    said = [*(f"{name} tower" for name in reads), "llama", *(f"{_GENERATORS[name].name}" for name in makes)]
+    return Maker(name=" + ".join(said), make=make, rate=2e-3, draws=6)
+
+
+def _task(asks: Sequence[str], gives: Sequence[str], *, subset: str | None = None) -> Row:
+    """A task of a model that is put together."""
+    reads = sorted({*asks, *(name for name in gives if name != "text")})
+    makes = [name for name in gives if name != "text"]
+    return Row(
+        name=f"{'-'.join(('text', *asks))}-to-{'-'.join(gives)}",
+        answers=_whole(asks, makes),
+        judges=_whole(reads),
+        subset=subset,
+        asks=tuple(asks),
+        gives=tuple(gives),
+    )
+
+
 ROWS: Final = (
     Row(name="text-to-text", subset="t2t", answers=_WORDS, judges=_WORDS),
     Row(name="text-image-to-text", subset="ti2t", answers=_SEES, judges=_SEES),
@@ -132,6 +199,12 @@ ROWS: Final = (
     Row(name="text-to-image", subset="t2i", answers=_PAINTS, judges=_SEES),
     Row(name="text-to-audio", subset="t2a", answers=_SOUNDS, judges=_HEARS),
     Row(name="text-to-video", subset="t2v", answers=_FILMS, judges=_WATCHES),
+    _task(["image"], ["text", "image"], subset="ti2ti"),
+    _task(["image"], ["image"]),
+    _task(["audio"], ["audio"]),
+    _task(["image"], ["video"]),
+    _task(["video"], ["audio"]),
+    _task(["image", "audio", "video"], ["text", "image", "audio", "video"]),
 )
 
 COLUMNS: Final = (
@@ -150,28 +223,55 @@ def tried(row: Row, column: Column) -> str:
 
 def _tried(row: Row, column: Column, folder: Path) -> str:
     maker = row.answers if column.objective.needs.units else row.judges
-    place, file = maker.make(folder / "model"), sample(folder / "data", row.subset, ROWS_READ)
-    data = read(file)
-    require(data.format == "align_anything", f"the rows must be align-anything's; found: {data.format}")
+    place, source = maker.make(folder / "model"), rows_of(row, folder / "data")
+    data = read(source)
+    public = row.subset is None or data.format == "align_anything"
+    require(public, f"the rows must be align-anything's; found: {data.format}")
     options = dict(maker.options)
     trainer = Trainer(
         model=load(str(place), options=options, adapter=AdapterConfig(r=4)),
         objective=column.objective,
         data=data,
-        eval_data=read(file),
+        eval_data=read(source),
         output_dir=folder / "run",
         max_steps=STEPS,
         per_device_train_batch_size=ROWS_READ,
         per_device_eval_batch_size=ROWS_READ,
-        learning_rate=5e-3,
+        learning_rate=maker.rate,
+        draws=DrawConfig(count=maker.draws),
         lr_scheduler_type="constant",
         quiet=True,
     )
     before = trainer.evaluate()["eval_loss"]
-    check_run(trainer, column.start, ("lora_", "heads."), lambda saved: load(str(saved), options=options))
+    check_run(trainer, column.start, _MOVES, lambda saved: load(str(saved), options=options))
     after = trainer.evaluate()["eval_loss"]
     require(after < before, f"training must lower the loss over all rows; found: {before:.6g}, then {after:.6g}")
     return YES
+
+
+def rows_of(row: Row, folder: Path) -> Path | list[Comparison]:
+    """The rows of a task: of align-anything's layout in a folder, or of the oracle world in memory."""
+    if row.subset is not None:
+        return sample(folder, row.subset, ROWS_READ)
+    return [_made(row, number) for number in range(ROWS_READ)]
+
+
+def _made(row: Row, number: int) -> Comparison:
+    """A pair: the chosen response shows what was asked for in each of its modalities, the rejected something else."""
+    asked = [_shown(name, number) for name in row.asks]
+    prompt = Message(role="user", parts=(*asked, Part(modality="text", value=f"Go on, number {number}:")))
+    chosen, rejected = (
+        Response(messages=(Message(role="assistant", parts=tuple(_shown(name, at) for name in row.gives)),))
+        for at in (number, number + 7)
+    )
+    return replace(Comparison.pair([prompt], chosen, rejected), id=f"{row.name}-{number}")
+
+
+def _shown(modality: str, number: int) -> Part:
+    depiction = registry.depiction(modality)
+    # the generator of sounds makes a third of a second, in which nothing late is heard
+    every = [one for one in islice(concepts(depiction.attributes), 64) if one.time != "late"]
+    return depiction.depict(every[number * 5 % len(every)], seed=number)
 
 
 def page(cells: Mapping[tuple[str, str], str], rows: Sequence[Row], columns: Sequence[Column], day: date) -> str:
@@ -181,7 +281,9 @@ def page(cells: Mapping[tuple[str, str], str], rows: Sequence[Row], columns: Seq
     day: when it was measured.
     """
     head = ["task", *(f"`{one.name}`" for one in columns)]
-    models = [[one.name, f"`{one.subset}`", one.answers.name, one.judges.name] for one in rows]
+    models = [
+        [one.name, "" if one.subset is None else f"`{one.subset}`", one.answers.name, one.judges.name] for one in rows
+    ]
     return _PAGE.format(
         day=day.isoformat(),
         versions=versions("diffusers", "transformers", "peft"),

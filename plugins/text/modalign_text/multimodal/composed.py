@@ -82,7 +82,8 @@ def load_composed(source: Source, config: ModelConfig) -> Model:
     settings = settings_of(list(asked), config.media, {} if saved is None else saved.media, library)
     for name, encoder in encoders.items():
         encoder.facts = {**encoder.facts, "media": settings[name].model_dump_json()}
-    makers = load_makers(behind, config, backbone, source.folder if not config.decoders else None)
+    beside = None if config.decoders else source.folder
+    makers = load_makers(behind, config, backbone, beside, adapted=adapters is not None)
     writer = MarkerWriter(tokenizer, encoders, connectors, settings, makers)
     preparer = ChatPreparer(writer.tokenizer, media=writer, model=type(library).__name__)
     model = Model(

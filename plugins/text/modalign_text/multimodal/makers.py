@@ -101,11 +101,17 @@ def teach(tokenizer: PreTrainedTokenizerBase, library: PreTrainedModel, modaliti
 
 
 def load_makers(
-    configs: Mapping[str, DecoderConfig], config: ModelConfig, backbone: CausalLMBackbone, inside: Path | None
+    configs: Mapping[str, DecoderConfig],
+    config: ModelConfig,
+    backbone: CausalLMBackbone,
+    inside: Path | None,
+    *,
+    adapted: bool,
 ) -> dict[str, Maker]:
     """The denoisers of a composition, each with a conditioner that reads this backbone's states.
 
     inside: the folder they were saved in, whose paths are relative to it; None where they are a config's.
+    adapted: whether the language model trains by adapters: a generator without any of its own does not train then.
     """
     if configs and not backbone.shares:
         raise ModelError(
@@ -115,6 +121,9 @@ def load_makers(
             fix="use a backbone whose attention reads a mask (Llama, Qwen, Gemma and most others)",
         )
     makers = {name: _maker(name, one, config, backbone, inside) for name, one in configs.items()}
+    for name, one in configs.items():
+        if not one.train or (adapted and one.adapter is None):
+            makers[name].decoder.denoiser.requires_grad_(False)
     if inside is not None and makers:
         _load_conditioners(makers, inside)
     return makers
@@ -160,8 +169,6 @@ def _maker(
     except ConfigError as error:
         place = f"{where}.connector" + (f".{error.where}" if error.where else "")
         raise ConfigError(error.what, where=place, got=error.got, fix=error.fix) from error
-    if not config.train or (whole.adapter is not None and config.adapter is None):
-        decoder.denoiser.requires_grad_(False)
     return Maker(decoder=decoder, assembly=made.assembly, weight=config.weight)
 
 

@@ -26,6 +26,7 @@ def generate(
     media_dir: Path | None = None,
     limit: int | None = None,
     max_new_tokens: int = 256,
+    max_media: int = 8,
     temperature: float = 0.0,
     top_p: float = 1.0,
     top_k: int = 0,
@@ -58,6 +59,8 @@ def generate(
         Answer the first rows only.
     max_new_tokens
         Most tokens of a response.
+    max_media
+        Most media in a response of a model that writes words and media.
     temperature
         0 takes the most likely token; 1 samples from the model.
     top_p
@@ -81,6 +84,7 @@ def generate(
     """
     settings = how(
         max_new_tokens=max_new_tokens,
+        max_media=max_media,
         temperature=temperature,
         top_p=top_p,
         top_k=top_k,

@@ -35,6 +35,7 @@ def sample(
     limit: int | None = None,
     seed: int = 0,
     max_new_tokens: int = 256,
+    max_media: int = 8,
     temperature: float = 1.0,
     top_p: float = 1.0,
     top_k: int = 0,
@@ -85,6 +86,8 @@ def sample(
         Of the sampling; each response to a prompt has one of its own, made from this.
     max_new_tokens
         Most tokens of a response.
+    max_media
+        Most media in a response of a model that writes words and media.
     temperature
         1 samples from the model; lower is closer to its most likely response.
     top_p
@@ -106,6 +109,7 @@ def sample(
     """
     settings = how(
         max_new_tokens=max_new_tokens,
+        max_media=max_media,
         temperature=temperature,
         top_p=top_p,
         top_k=top_k,

@@ -20,6 +20,7 @@ from modalign.batch import Batch, Medium
 from modalign.comparison import Comparison
 from modalign.config import GenerationConfig
 from modalign.content import RAW, Message, Part, Response
+from modalign.frozen import empty
 from modalign.model import Model
 from modalign.roles import Encoded, EncodedSegment, EncodedSlot
 from modalign.training.reference import evaluating
@@ -57,12 +58,12 @@ class _Line:
     made: Counter[str] = field(default_factory=Counter)
     ended: bool = False
 
-    def encoded(self, *segments: EncodedSegment, **media: Medium) -> Encoded:
-        """What is there so far."""
+    def encoded(self, segments: Sequence[EncodedSegment] = (), media: Mapping[str, Medium] = empty()) -> Encoded:
+        """What is there so far, and what is asked of it."""
         return Encoded(
             tokens=tuple(self.tokens),
             prompt=len(self.tokens),
-            segments=segments,
+            segments=tuple(segments),
             slots=tuple(self.slots),
             media={**self.media, **media},
         )
@@ -195,7 +196,7 @@ class Writer:
     def _asking(self, modality: str, line: _Line) -> Encoded:
         """What is there so far, with query positions behind it."""
         segment, media = self.makers[modality].asked(self.markers.stands)
-        return line.encoded(replace(segment, after=len(line.tokens)), **media)
+        return line.encoded([replace(segment, after=len(line.tokens))], media)
 
     def _show(self, line: _Line, part: Part) -> None:
         """Let a medium be seen by what follows it, as it would be in a row."""

@@ -43,7 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("runs/together"), help="where the runs go")
     parser.add_argument("--seeds", default="0", help="with commas between")
-    parser.add_argument("--sft_steps", type=int, default=1000)
+    parser.add_argument("--sft_steps", type=int, default=1200)
     parser.add_argument("--dpo_steps", type=int, default=150)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -69,7 +69,6 @@ def run(folder: Path, seed: int, sft_steps: int, dpo_steps: int) -> dict[str, An
     decoders = {
         name: {
             "path": str(_painter(folder, name, steps, seed)),
-            "train": False,  # what they know of their modality is right; what they are asked for is to be learnt
             "weight": 0.05,
             "connector": {"heads": 4},
         }
@@ -78,11 +77,11 @@ def run(folder: Path, seed: int, sft_steps: int, dpo_steps: int) -> dict[str, An
     words = save_student(folder / "words", seed=seed, together=True, positions=256)
     model = modalign.compose(words, decoders=decoders)
     print(model.describe(), flush=True)
-    _train(model, SFT(), "sft", folder / "before", steps=sft_steps, rate=3e-3, seed=seed)
+    _train(model, SFT(), "sft", folder / "before", steps=sft_steps, rates=(2e-3, 5e-4), seed=seed)
     found: dict[str, Any] = {"before": _said(_measured(model, seed))}
     for stage, objective in (("dpo", DPO(beta=0.1)), ("control", SFT())):
         aligned = modalign.load(folder / "before" / "final")
-        _train(aligned, objective, "shared-defect", folder / stage, steps=dpo_steps, rate=1e-4, seed=seed)
+        _train(aligned, objective, "shared-defect", folder / stage, steps=dpo_steps, rates=(1e-4, 1e-4), seed=seed)
         found[stage] = _said(_measured(aligned, seed))
     found["seconds"] = time.perf_counter() - began
     kept.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
@@ -90,7 +89,10 @@ def run(folder: Path, seed: int, sft_steps: int, dpo_steps: int) -> dict[str, An
 
 
 def _painter(folder: Path, name: str, steps: int, seed: int) -> Path:
-    """A painter that knows its modality."""
+    """A painter that knows its modality; one that is there already is taken."""
+    final = folder / f"{name}-painter" / "final"
+    if final.is_dir():
+        return final
     student = registry.depiction(name).student(folder / f"{name}-student", seed=seed)
     assert student is not None
     model = modalign.load(student)
@@ -107,10 +109,23 @@ def _painter(folder: Path, name: str, steps: int, seed: int) -> Path:
         seed=seed,
         quiet=True,
     ).train()
-    return folder / f"{name}-painter" / "final"
+    return final
 
 
-def _train(model: Model, objective: Objective, kind: str, folder: Path, *, steps: int, rate: float, seed: int) -> None:
+def _train(
+    model: Model,
+    objective: Objective,
+    kind: str,
+    folder: Path,
+    *,
+    steps: int,
+    rates: tuple[float, float],
+    seed: int,
+) -> None:
+    """One run.
+
+    rates: learning rates of the language model and the connectors, and of the painters.
+    """
     Trainer(
         model=model,
         objective=objective,
@@ -118,7 +133,8 @@ def _train(model: Model, objective: Objective, kind: str, folder: Path, *, steps
         output_dir=folder,
         max_steps=steps,
         per_device_train_batch_size=_BATCH,
-        learning_rate=rate,
+        learning_rate=rates[0],
+        learning_rates={f"decoders.{name}": rates[1] for name in PAINTERS},
         lr_scheduler_type="cosine" if kind == "sft" else "linear",
         warmup_steps=10,
         seed=seed,

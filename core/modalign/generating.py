@@ -151,6 +151,10 @@ class GeneratorPreparer(Preparer):
                     )
         return "\n".join(str(part.value) for message in messages for part in message.parts)
 
+    def compare(self, parts: Sequence[Part]) -> None:
+        """Raise where media that are compared differ by more than their fitting hides."""
+        self.fit.check([self._decode(part) for part in parts])
+
     def target(self, part: Part) -> Medium:
         """A medium of a response as it is scored, fitted to the size that is nearest to it."""
         content = self._decode(part)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self, final
@@ -393,28 +393,6 @@ class Adapters(ABC):
     @abstractmethod
     def parameters(self) -> Iterator[nn.Parameter]:
         """The adapters' own parameters."""
-
-
-@final
-class Together(Adapters):
-    """The adapters of several parts of a model.
-
-    every: of each part.
-    """
-
-    def __init__(self, every: Sequence[Adapters]) -> None:
-        self.every = tuple(every)
-
-    @contextmanager
-    def off(self) -> Iterator[None]:
-        with ExitStack() as stack:
-            for one in self.every:
-                stack.enter_context(one.off())
-            yield
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        for one in self.every:
-            yield from one.parameters()
 
 
 # --- what a loader returns -----------------------------------------------------------------------

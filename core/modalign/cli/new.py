@@ -68,7 +68,15 @@ def template() -> Path:
     """The folder of the plugin that is copied: beside the package, or in the docs of the repository it lies in."""
     home = Path(modalign.__file__).parent
     places = (home / "template", home.parents[1] / "docs" / "template")
-    return next((place for place in places if place.is_dir()), places[0])
+    found = next((place for place in places if (place / "pyproject.toml").is_file()), None)
+    if found is None:
+        raise ConfigError(
+            "the plugin that would be copied is not there",
+            where="modalign",
+            got=", ".join(map(str, places)),
+            fix="install modalign again",
+        )
+    return found
 
 
 def _called(text: str, name: str, title: str) -> str:

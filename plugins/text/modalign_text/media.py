@@ -84,6 +84,9 @@ class MediaWriter(ABC):
         """The segment that scores a medium of a response, and the media it needs, by digest; of those it `makes`."""
         raise ModelError(f"this model makes no {part.modality}", got=type(self).__name__)
 
+    def compare(self, parts: Sequence[Part]) -> None:  # noqa: B027 - who makes no media compares none
+        """Raise where media that were made for one another differ by more than their fitting hides."""
+
     def behind(self, part: Part) -> tuple[Part, ...]:
         """What follows a medium as media of their own, from the same file: the sound of a clip."""
         return ()

@@ -85,6 +85,7 @@ class ChatPreparer(Preparer):
         for name, response in named(comparison):
             self._decode(response.messages, name)
         if self.media is not None:
+            self._compare(comparison, self.media)
             heard = tuple(replace(one, messages=with_tracks(one.messages, self.media)) for one in responses)
             comparison = replace(comparison, prompt=with_tracks(prompt, self.media), responses=heard)
             prompt, responses = comparison.prompt, comparison.responses
@@ -248,6 +249,17 @@ class ChatPreparer(Preparer):
                     if isinstance(part.value, File) and part.value.name not in str(found):
                         found = f"{part.value.name}: {found}" if found else part.value.name
                     raise type(error)(error.what, field=place, got=found, fix=error.fix) from error
+
+    def _compare(self, comparison: Comparison, media: MediaWriter) -> None:
+        """Refuse a pair whose media differ too much where each response has as many of a kind as the other."""
+        for modality in media.makes if comparison.kind == "pair" else ():
+            sides = [[one for one in each.parts() if one.modality == modality] for each in comparison.responses]
+            for one, other in zip(*sides, strict=True) if len(sides[0]) == len(sides[1]) else ():
+                if one.digest != other.digest:
+                    try:
+                        media.compare([one, other])
+                    except DataError as error:
+                        raise error.at(field="rejected") from error
 
     def _expand(self, text: str, parts: Sequence[Part]) -> Expansion:
         return Expansion(text=text) if self.media is None else self.media.expand(text, parts)

@@ -11,6 +11,7 @@ from typing import cast
 import pytest
 import torch
 from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import modalign
 from modalign.assembler import Sample, assemble, encode
@@ -206,6 +207,48 @@ def test_gradients_reach_every_part(parts: Path) -> None:
     assert not any(value.requires_grad for value in model.encoders.parameters())
 
 
+def test_a_dropped_prompt_leaves_nothing_of_the_states(model: Model) -> None:
+    rows = batch(model, SFT())
+    other = replace(rows, tokens=rows.tokens.clone())
+    other.tokens[:, 6] += 1  # another word in every prompt
+    drawn = torch.tensor([one.kind == "draw" for one in rows.segments])
+    with torch.no_grad():
+        kept, changed = (model(one, Draws(seed=1)).segments for one in (rows, other))
+        dropped, still = (model(one, Draws(seed=1, prompt_dropout=0.999999)).segments for one in (rows, other))
+    assert not torch.allclose(kept[drawn], changed[drawn])
+    torch.testing.assert_close(dropped[drawn], still[drawn], rtol=0, atol=0)
+    assert not torch.allclose(dropped[drawn], kept[drawn])
+
+
+def test_spans_of_a_sound_score_a_part_of_it(model: Model) -> None:
+    def scored(spans: tuple[tuple[float, float], ...]) -> Tensor:
+        said = tuple(replace(part, spans=spans) if part.modality == "audio" else part for part in response().parts())
+        row = Comparison.unpaired(asked(), Response(messages=(Message(role="assistant", parts=said),)))
+        (one,) = model.assembly.preparer.encode(row)
+        with torch.no_grad():
+            return model(assemble([alone(one)], share=False), Draws(seed=1)).segments[5]
+
+    whole, first, second = (scored(spans) for spans in ((), ((0.0, 0.4),), ((0.4, 1.0),)))
+    torch.testing.assert_close(first + second, whole)
+    assert whole < first < 0
+
+
+def test_a_sequence_that_is_cut_keeps_its_media_behind_the_tokens_that_open_them(model: Model) -> None:
+    preparer = model.assembly.preparer
+    long = [Message(role="user", parts=(words("Show me this: count two, colour red. " * 5),))]
+    row = Comparison.unpaired(long, response())
+    (whole,) = preparer.encode(row)
+    (cut,) = preparer.encode(row, max_length=len(whole.tokens) - 20, truncate="prompt")
+    for one, other in zip(whole.segments, cut.segments, strict=True):
+        assert (one.digest, one.kind) == (other.digest, other.kind)
+        if one.kind == "draw":
+            assert cut.tokens[: other.after][-1] == whole.tokens[one.after - 1]
+    last = whole.segments[-1]
+    (short,) = preparer.encode(row, max_length=last.after - 1, truncate="response")
+    assert [one.decoder for one in short.segments if one.kind == "draw"] == ["image", "audio"]
+    assert last.digest not in short.media
+
+
 # --- objectives ----------------------------------------------------------------------------------------------------
 
 
@@ -376,6 +419,38 @@ def test_parts_that_do_not_fit_are_said(parts: Path, decoders: Mapping[str, Mapp
     placed = {name: {**one, "path": str(parts / str(one["path"]))} for name, one in decoders.items()}
     with pytest.raises(ConfigError, match=what):
         modalign.load(parts / "words", decoders=placed)
+
+
+def test_media_of_a_pair_that_differ_too_much_are_refused(parts: Path, tmp_path: Path) -> None:
+    options = {"height": 16, "width": 16}
+    place = stable_diffusion_3(tmp_path / "sd3")
+    model = modalign.load(parts / "words", decoders={"image": {"path": str(place), "options": options}})
+    said = [
+        Response(messages=(Message(role="assistant", parts=(Part(modality="image", value=torch.rand(3, 16, wide)),)),))
+        for wide in (16, 32)
+    ]
+    with pytest.raises(DataError, match=r"field=rejected: the pictures of this comparison differ in shape"):
+        model.assembly.preparer.encode(Comparison.pair(asked(), *said))
+    buckets = {**options, "aspect_buckets": [[32, 32], [16, 64]]}
+    with pytest.raises(ConfigError, match=r"^model\.decoders\.image\.options: .* makes media of one size"):
+        modalign.load(parts / "words", decoders={"image": {"path": str(place), "options": buckets}})
+
+
+def test_new_tokens_begin_at_the_mean_also_where_a_table_has_rows_to_spare(parts: Path, tmp_path: Path) -> None:
+    padded = AutoModelForCausalLM.from_pretrained(parts / "words")
+    known = padded.config.vocab_size
+    padded.resize_token_embeddings(known + 16, mean_resizing=False)
+    padded.save_pretrained(tmp_path / "padded")
+    AutoTokenizer.from_pretrained(parts / "words").save_pretrained(tmp_path / "padded")
+    decoders = {"image": {"path": str(parts / "image"), "connector": CONNECTOR}}
+    model = modalign.load(tmp_path / "padded", decoders=decoders, adapter={"r": 2})
+    name = "backbone.decoder.embed_tokens.token_adapter.base_layer.weight"
+    table = model.state_dict()[name]
+    new = [known, known + 1]
+    others = [at for at in range(len(table)) if at not in new]
+    torch.testing.assert_close(table[new], table[others].mean(0).expand(2, -1))
+    model.save(tmp_path / "saved")
+    assert torch.equal(modalign.load(tmp_path / "saved").state_dict()[name], table)
 
 
 def test_a_backbone_that_cannot_branch_is_refused(parts: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
+from modalign.adapters import JoinedAdapters
 from modalign.assembler import Sample, assemble
 from modalign.comparison import Comparison
 from modalign.config import Config, ConnectorConfig, DecoderConfig, EncoderConfig, GenerationConfig, ModelConfig
@@ -24,7 +25,7 @@ from modalign.heads.storage import load_heads
 from modalign.integrations.peft import LoraAdapters
 from modalign.model import Model
 from modalign.registry import registry
-from modalign.roles import Connector, Encoded, Encoder, Together
+from modalign.roles import Connector, Encoded, Encoder
 from modalign_text import probe
 from modalign_text.assembly import LanguageAssembly
 from modalign_text.backbone import CausalLMBackbone
@@ -63,7 +64,7 @@ def load_composed(source: Source, config: ModelConfig) -> Model:
     behind = config.decoders or ({} if saved is None else saved.decoders)
     library = load_library(source, config, AutoModelForCausalLM)
     tokenizer = load_tokenizer(source, config, library, further=bool(behind))
-    taught = teach(tokenizer, library, list(behind))
+    taught = teach(tokenizer, library, list(behind), bare=source.adapter)
     check_tokenizer(tokenizer, library, source.base)
     backbone = CausalLMBackbone(library)
     logits = postprocessing(library)
@@ -202,7 +203,7 @@ class ComposedAssembly(LanguageAssembly):
         self.tokenizer, self.writer = tokenizer, writer
         self._encoders, self._makers, self._decoders = dict(encoders), dict(makers), dict(decoders)
         every = [one for one in (adapters, *(maker.assembly.adapters for maker in makers.values())) if one is not None]
-        self.adapters = every[0] if len(every) == 1 else Together(every) if every else None
+        self.adapters = every[0] if len(every) == 1 else JoinedAdapters(every) if every else None
 
     def save_rest(self, model: Model, folder: Path, *, merge: bool) -> None:
         self.tokenizer.save_pretrained(folder)

@@ -20,7 +20,7 @@ from modalign.connectors.conditioner import Conditioner
 from modalign.content import Part
 from modalign.denoiser import DenoisingDecoder
 from modalign.errors import CheckpointError, ConfigError, ModelError
-from modalign.generating import GeneratorAssembly
+from modalign.generating import Buckets, GeneratorAssembly
 from modalign.loading import load
 from modalign.roles import EncodedSegment
 from modalign_text.backbone import CausalLMBackbone
@@ -80,23 +80,31 @@ def closes(modality: str) -> str:
     return f"<|/{modality}|>"
 
 
-def teach(tokenizer: PreTrainedTokenizerBase, library: PreTrainedModel, modalities: Sequence[str]) -> list[int]:
+def teach(
+    tokenizer: PreTrainedTokenizerBase, library: PreTrainedModel, modalities: Sequence[str], *, bare: bool
+) -> list[int]:
     """Let a language model have tokens that open and close media; returns their ids.
 
     Those that are new start at the mean of all the others (Hewitt, 2021,
-    https://nlp.stanford.edu/~johnhew/vocab-expansion.html), the same whenever the model is loaded.
+    https://nlp.stanford.edu/~johnhew/vocab-expansion.html), the same whenever the model is loaded, also where its
+    tables have rows to spare.
+
+    bare: whether the model was loaded without what it has learnt: adapters, and rows with them, are yet to come.
     """
     names = [name for one in modalities for name in (opens(one), closes(one))]
+    new = [name for name in names if bare or name not in tokenizer.get_vocab()]
     tokens = [AddedToken(name, special=True, normalized=False) for name in names]
     tokenizer.add_tokens(cast("list[str]", tokens))  # its own AddedToken is the same class by another path
-    known = cast(nn.Embedding, library.get_input_embeddings()).weight.shape[0]
-    if len(tokenizer) > known:
+    if len(tokenizer) > cast(nn.Embedding, library.get_input_embeddings()).weight.shape[0]:
         library.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-        tables = (library.get_input_embeddings(), library.get_output_embeddings())
+    if new:
+        fresh = torch.tensor([cast(int, tokenizer.convert_tokens_to_ids(name)) for name in new])
         with torch.no_grad():
-            for table in tables:
+            for table in (library.get_input_embeddings(), library.get_output_embeddings()):
                 for value in () if table is None else table.parameters():
-                    value[known:] = value[:known].mean(0)
+                    there = torch.ones(len(value), dtype=torch.bool)
+                    there[fresh] = False
+                    value[fresh] = value[there].mean(0)
     return [cast(int, tokenizer.convert_tokens_to_ids(name)) for name in names]
 
 
@@ -164,6 +172,13 @@ def _maker(
             fix=f"put it under model.decoders.{next(iter(made.decoders))}, or name a generator of {name}",
         )
     decoder = cast(DenoisingDecoder, made.decoders[name])
+    if isinstance(made.assembly.words.fit, Buckets):
+        raise ConfigError(
+            "a generator behind a language model makes media of one size",
+            where=f"{where}.options",
+            got="buckets, of several",
+            fix="leave them out",
+        )
     try:
         decoder.conditioner = Conditioner(backbone.width, decoder.denoiser.wanted(), **config.connector)
     except ConfigError as error:

@@ -68,6 +68,9 @@ class MarkerWriter(MediaWriter):
         segment, media = self._drawn(part.digest, lambda: maker.drawn(part, self.stands))
         return replace(segment, spans=part.spans), media
 
+    def compare(self, parts: Sequence[Part]) -> None:
+        self._makers[parts[0].modality].assembly.words.compare(parts)
+
     def closer(self, modality: str) -> int:
         """The token behind a medium that the model has made."""
         return cast(int, self.tokenizer.convert_tokens_to_ids(closes(modality)))

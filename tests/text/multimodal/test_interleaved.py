@@ -249,6 +249,17 @@ def test_a_sequence_that_is_cut_keeps_its_media_behind_the_tokens_that_open_them
     assert last.digest not in short.media
 
 
+def test_a_batch_of_words_reaches_every_decoder_so_that_no_process_waits(parts: Path) -> None:
+    model = composed(parts)
+    row = Comparison.unpaired(asked(), Response(messages=(Message(role="assistant", parts=(words("one"),)),)))
+    (one,) = model.assembly.preparer.encode(row)
+    scores = model(assemble([alone(one)], share=False), Draws(seed=1))
+    sum(units.values.sum() for units in scores.units.values()).backward()  # pyright: ignore[reportAttributeAccessIssue]
+    trained = {name: value for name, value in model.trainable().items() if name.startswith("decoders.")}
+    assert any(".conditioner." in name for name in trained)
+    assert not [name for name, value in trained.items() if value.grad is None]
+
+
 # --- objectives ----------------------------------------------------------------------------------------------------
 
 

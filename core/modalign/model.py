@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from modalign.backprop import MADE, Backprop
-from modalign.batch import Batch, asking
+from modalign.batch import Batch, own
 from modalign.config import GenerationConfig
 from modalign.content import Message, Response
 from modalign.draws import Draws
@@ -108,8 +108,8 @@ class Model(nn.Module):
             for digest, embedding in self.memo.encode(name, cast(Encoder, encoder), media).items() if media else ():
                 found[digest] = embedding if connector is None else connector(embedding)
         for name, decoder in self.decoders.items():
-            if (queries := cast(Decoder, decoder).queries) is not None:
-                found |= {digest: queries for digest in wanted if batch.media[digest].modality == asking(name)}
+            mine = [digest for digest in wanted if batch.media[digest].modality == own(name)]
+            found |= {digest: cast(Decoder, decoder).embed(batch.media[digest]) for digest in mine}
         if missing := [digest for digest in wanted if digest not in found]:
             modality = batch.media[missing[0]].modality
             raise ModelError(

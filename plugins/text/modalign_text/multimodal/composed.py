@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from modalign.adapters import JoinedAdapters
 from modalign.assembler import Sample, assemble
+from modalign.codes import CodeDecoder
 from modalign.comparison import Comparison
 from modalign.config import Config, ConnectorConfig, DecoderConfig, EncoderConfig, GenerationConfig, ModelConfig
 from modalign.content import Message, Response
@@ -34,7 +35,7 @@ from modalign_text.decoder import TextDecoder
 from modalign_text.loader import check_tokenizer, load_adapters, load_library, load_tokenizer, recompute
 from modalign_text.logits import postprocessing
 from modalign_text.multimodal.interleaved import Writer
-from modalign_text.multimodal.makers import Maker, load_makers, save_makers, teach
+from modalign_text.multimodal.makers import Maker, Speller, load_makers, save_makers, teach
 from modalign_text.multimodal.markers import MarkerWriter
 from modalign_text.multimodal.settings import settings_of
 from modalign_text.preparer import ChatPreparer
@@ -80,12 +81,14 @@ def load_composed(source: Source, config: ModelConfig) -> Model:
     }
     if saved is not None and not config.encoders and source.folder is not None:
         _load_connectors(connectors, source.folder)
-    settings = settings_of(list(asked), config.media, {} if saved is None else saved.media, library)
-    for name, encoder in encoders.items():
-        encoder.facts = {**encoder.facts, "media": settings[name].model_dump_json()}
     beside = None if config.decoders else source.folder
     makers = load_makers(behind, config, backbone, beside, adapted=adapters is not None)
-    writer = MarkerWriter(tokenizer, encoders, connectors, settings, makers)
+    spelt = {name: one.decoder for name, one in makers.items() if isinstance(one, Speller)}
+    _check_twice(asked, spelt)
+    settings = settings_of([*asked, *spelt], config.media, {} if saved is None else saved.media, library)
+    for name, encoder in encoders.items():
+        encoder.facts = {**encoder.facts, "media": settings[name].model_dump_json()}
+    writer = MarkerWriter(tokenizer, {**encoders, **spelt}, connectors, settings, makers)
     preparer = ChatPreparer(writer.tokenizer, media=writer, model=type(library).__name__)
     model = Model(
         assembly=ComposedAssembly(
@@ -111,6 +114,16 @@ def load_composed(source: Source, config: ModelConfig) -> Model:
     )
     freeze(model, config.freeze)
     return model
+
+
+def _check_twice(encoders: Mapping[str, EncoderConfig], spelt: Mapping[str, CodeDecoder]) -> None:
+    if both := sorted(encoders.keys() & spelt.keys()):
+        raise ConfigError(
+            f"{both[0]} would be read twice: by an encoder, and as the codes that are written",
+            where=f"model.encoders.{both[0]}",
+            got=f"{encoders[both[0]].path}, and codes of {spelt[both[0]].codec.length} tokens a medium",
+            fix="leave the encoder out: media of prompts are read as codes too",
+        )
 
 
 def read_composition(folder: Path) -> Composition | None:
@@ -202,7 +215,7 @@ class ComposedAssembly(LanguageAssembly):
         self.gives = self.gives | writer.makes
         self.tokenizer, self.writer = tokenizer, writer
         self._encoders, self._makers, self._decoders = dict(encoders), dict(makers), dict(decoders)
-        every = [one for one in (adapters, *(maker.assembly.adapters for maker in makers.values())) if one is not None]
+        every = [one for one in (adapters, *(maker.adapters for maker in makers.values())) if one is not None]
         self.adapters = every[0] if len(every) == 1 else JoinedAdapters(every) if every else None
 
     def save_rest(self, model: Model, folder: Path, *, merge: bool) -> None:

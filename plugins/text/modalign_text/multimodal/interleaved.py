@@ -23,6 +23,7 @@ from modalign.content import RAW, Message, Part, Response
 from modalign.frozen import empty
 from modalign.model import Model
 from modalign.roles import Encoded, EncodedSegment, EncodedSlot
+from modalign.streaming import Made, Opened, tell
 from modalign.training.reference import evaluating
 from modalign_text.backbone import CausalLMBackbone
 from modalign_text.generation import generate
@@ -151,6 +152,7 @@ class Writer:
             media=self._embedded(lines),
             keep=True,
             never=[self.markers.closer(name) for name in self.makers],  # these are given, never said
+            words=self.chat.words,
         )
         for one, ids in zip(lines, written, strict=True):
             said = ids[: one.left]
@@ -175,6 +177,7 @@ class Writer:
 
     def _paint(self, modality: str, lines: Sequence[_Line], config: GenerationConfig) -> None:
         """The medium that each of these has opened, and what the model sees of it."""
+        tell(Opened(modality))
         sources = [_source(config.seed, one.number, modality, one.made[modality]) for one in lines]
         match self.makers[modality]:
             case Generator() as maker:
@@ -188,6 +191,7 @@ class Writer:
             line.run.pop()
             self._say(line)
             line.parts.append(part)
+            tell(Made(part))
             line.made[modality] += 1
             self._show(line, part)
             if line.left == 0:

@@ -10,6 +10,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from modalign import still
 from modalign.backprop import MADE, Backprop
 from modalign.batch import Batch, own
 from modalign.config import GenerationConfig
@@ -73,8 +74,7 @@ class Model(nn.Module):
         """
         if backprop is not None:
             return self._made(batch, draws, backprop)
-        embeddings = self.embed(batch)
-        states = None if self.backbone is None else self._anchored(self.backbone(batch, embeddings))  # r n d
+        states = None if self.backbone is None else self._anchored(self._states(batch))  # r n d
         units: dict[str, Units] = {}
         if batch.segments:
             units = {name: decoder(states, batch, draws) for name, decoder in self.decoders.items()}
@@ -98,6 +98,10 @@ class Model(nn.Module):
             responses=batch.responses,
             rewards={MADE: torch.stack(found).sum(0)[:, None]},
         )
+
+    def _states(self, batch: Batch) -> Tensor:
+        backbone = cast(Backbone, self.backbone)
+        return still.states(self, batch, lambda: backbone(batch, self.embed(batch)))
 
     def embed(self, batch: Batch) -> dict[str, Tensor]:
         """Each medium that has a slot, encoded once, ``m d`` by digest."""

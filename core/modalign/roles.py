@@ -137,6 +137,7 @@ class EncodedSegment:
     query: for a decoder of media behind a backbone, the tokens of its query positions. They follow the first
         ``after`` tokens of the sequence as a leaf that no other token sees.
     asks: the medium whose embeddings those positions take, where they are learned; a key of the sequence's media.
+    last: for a decoder of media that has no query positions: how many of the states at these ``after`` tokens it reads.
     weight: in the response's log-likelihood; 0 is context only.
     spans: for a decoder of media, the seconds that are scored; all where there are none.
     """
@@ -152,6 +153,7 @@ class EncodedSegment:
     query: tuple[int, ...] = ()
     after: int = 0
     asks: str | None = None
+    last: int = 0
     weight: float = 1.0
     spans: Spans = ()
 

@@ -110,7 +110,9 @@ class Generator(Maker):
 
     def asked(self, stands: int) -> tuple[EncodedSegment, dict[str, Medium]]:
         """The same of a medium that is yet to be made."""
-        name, count = self.decoder.modality, self.joint.queries.shape[0]
+        name, count, last = self.decoder.modality, len(self.joint.queries), self.joint.last
+        if last:
+            return EncodedSegment(modality=name, decoder=name, kind="draw", last=last, weight=self.weight), {}
         asks = Medium(modality=own(name), tensors={}, cost=count, cacheable=False, digest=own(name))
         query = (stands,) * count
         segment = EncodedSegment(
@@ -199,12 +201,13 @@ def load_makers(
     inside: the folder they were saved in, whose paths are relative to it; None where they are a config's.
     adapted: whether the language model trains by adapters: a generator without any of its own does not train then.
     """
-    if any(one.type is None for one in configs.values()) and not backbone.shares:
+    asking = [one for one in configs.values() if one.type is None and one.connector.get("reads") != "states"]
+    if asking and not backbone.shares:
         raise ModelError(
             "media cannot be made behind this language model: queries are branches that the rest does not see",
             where="model.decoders",
             got=f"{type(backbone.decoder).__name__}: {backbone.reason}",
-            fix="use a backbone whose attention reads a mask (Llama, Qwen, Gemma and most others)",
+            fix="set connector.reads to states, or use a backbone whose attention reads a mask (Llama, Qwen, Gemma...)",
         )
     makers = {name: _maker(name, one, config, backbone, inside) for name, one in configs.items()}
     for name, one in configs.items():

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from modalign.backprop import MADE, Backprop
 from modalign.batch import Batch, asking
 from modalign.config import GenerationConfig
-from modalign.content import Message, Response
+from modalign.content import Message, Part, Response
 from modalign.draws import Draws
 from modalign.errors import ConfigError, ModelError
 from modalign.memo import Memo
@@ -155,13 +155,25 @@ class Model(nn.Module):
 
     def generate(
         self,
-        prompts: Sequence[Sequence[Message]],
+        prompts: Sequence[str | Sequence[Message]],
         *,
         progress: Callable[[int], None] | None = None,
         **settings: object,
     ) -> list[Response]:
-        """One response to each prompt; settings are those of `GenerationConfig`."""
-        return self.assembly.generate(self, prompts, generation(settings), progress=progress)
+        """One response to each prompt; settings are those of `GenerationConfig`.
+
+        prompts: what a user says, in words; or messages.
+        """
+        if isinstance(prompts, str):
+            raise ConfigError("prompts are a list", where="prompts", got=repr(prompts)[:80], fix="put it in brackets")
+        asked = [_said(one) if isinstance(one, str) else one for one in prompts]
+        return self.assembly.generate(self, asked, generation(settings), progress=progress)
+
+
+def _said(words: str) -> list[Message]:
+    from modalign.world.source import words_modality  # it imports what makes worlds
+
+    return [Message(role="user", parts=(Part(modality=words_modality(), value=words),))]
 
 
 def generation(settings: Mapping[str, object]) -> GenerationConfig:

@@ -25,12 +25,11 @@ def environment(place: Path) -> Path:
     return python
 
 
-def install(python: Path, source: Path, *, editable: bool = False) -> None:
+def install(python: Path, source: Path) -> None:
     """Build and install a distribution by its own pyproject, without an index."""
     pip = [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check", "--no-input"]
-    how = ["-e", str(source)] if editable else [str(source)]
     done = subprocess.run(
-        [*pip, "install", "--no-index", "--no-deps", "--no-build-isolation", "--no-cache-dir", *how],
+        [*pip, "install", "--no-index", "--no-deps", "--no-build-isolation", "--no-cache-dir", str(source)],
         capture_output=True,
         text=True,
         check=False,

@@ -64,7 +64,7 @@ def asked(words: str) -> list[Message]:
     return [Message(role="user", parts=(Part(modality="text", value=words),))]
 
 
-def test_it_learns_alone_what_words_ask_for(tmp_path: Path) -> None:
+def test_it_learns_alone_and_is_asked_in_words(tmp_path: Path) -> None:
     state = torch.random.get_rng_state()
     place = BlobsLoader.fresh(tmp_path / "blobs", seed=3)
     assert torch.equal(torch.random.get_rng_state(), state)
@@ -88,8 +88,10 @@ def test_it_learns_alone_what_words_ask_for(tmp_path: Path) -> None:
     trainer.train()
     assert trainer.evaluate()["eval_loss"] < 0.5
     up, down = model.generate(["up", "down"], seed=1)
-    high, low = (next(iter(one.parts())).value.mean() for one in (up, down))  # pyright: ignore[reportAttributeAccessIssue]
-    assert high > low
+    (alone,) = model.generate(["up"], seed=1)
+    found = [next(iter(one.parts())).value for one in (up, alone, down)]
+    torch.testing.assert_close(found[0], found[1])
+    assert not torch.allclose(found[0], found[2])  # pyright: ignore[reportArgumentType]
 
 
 def test_words_have_the_same_numbers_everywhere_and_pads_none() -> None:

@@ -22,10 +22,10 @@ from modalign.comparison import Comparison, Origin
 from modalign.config import Config
 from modalign.content import Message, Part, Response
 from modalign.draws import Draws
-from modalign.errors import ConfigError, ModelError
+from modalign.errors import ConfigError, DataError, ModelError
 from modalign.frozen import empty
 from modalign.scores import UnitKind, Units
-from modalign.stored import restore, store
+from modalign.stored import restore, said, store
 from modalign.timeline import Spans
 
 if TYPE_CHECKING:
@@ -257,6 +257,11 @@ class Encoder(nn.Module, ABC):
             )
         return restore(cls, Path(path).expanduser()).to(dtype or torch.float32)
 
+    @classmethod
+    def measure(cls, path: str, *, revision: str | None = None, **options: object) -> int | None:
+        """The width of what `load` would give, by small files only; None where those do not tell."""
+        return width if isinstance(width := said(cls, Path(path).expanduser()).get("width"), int) else None
+
     def save(self, folder: Path) -> None:
         """Write what `load` reads, with the library's own files.
 
@@ -426,6 +431,14 @@ class Loader(ABC):
 
     def knows(self, config: ModelConfig) -> str | None:
         """Where it does not claim a path but sees what it is: what that is, and what it would load instead."""
+        return None
+
+    def gives(self, config: ModelConfig) -> frozenset[str] | None:
+        """The modalities that the model of a path that it claims would give; None where only loading tells."""
+        return None
+
+    def refuses(self, config: ModelConfig) -> Callable[[Comparison], DataError | None] | None:
+        """What says why the model would surely refuse a row, by small files only; None where those do not tell."""
         return None
 
 

@@ -25,11 +25,11 @@ def store(module: nn.Module, folder: Path, state: Mapping[str, Tensor] | None = 
 
     state: weights to write in the place of its own.
     """
-    said = {"class": type(module).__name__, "settings": _settings(module)}
-    whole = module.state_dict() if state is None else state
+    whole = {"class": type(module).__name__, "settings": _settings(module)}
+    weights = module.state_dict() if state is None else state
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG).write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
-    save_file({name: value.detach().cpu().clone().contiguous() for name, value in whole.items()}, folder / WEIGHTS)
+    (folder / CONFIG).write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
+    save_file({name: value.detach().cpu().clone().contiguous() for name, value in weights.items()}, folder / WEIGHTS)
     return folder
 
 
@@ -37,8 +37,13 @@ def holds(kind: type[nn.Module], folder: Path) -> bool:
     """Whether `store` has written a module of this class there, by its small file only."""
     if not (folder / CONFIG).is_file():
         return False
-    said = _read(folder / CONFIG)
-    return said.get("class") == kind.__name__ and isinstance(said.get("settings"), dict)
+    found = _read(folder / CONFIG)
+    return found.get("class") == kind.__name__ and isinstance(found.get("settings"), dict)
+
+
+def said(kind: type[nn.Module], folder: Path) -> Mapping[str, object]:
+    """What a module that `store` has written was made with; nothing where it has written none of this class there."""
+    return cast("Mapping[str, object]", _read(folder / CONFIG)["settings"]) if holds(kind, folder) else {}
 
 
 def made(kind: type[M], folder: Path) -> M:
@@ -48,9 +53,8 @@ def made(kind: type[M], folder: Path) -> M:
         raise ModelError(
             f"this folder holds no {kind.__name__}", where=str(folder), got=found, fix="give the one it was saved in"
         )
-    settings = cast("Mapping[str, object]", _read(folder / CONFIG)["settings"])
     try:
-        return kind(**settings)
+        return kind(**said(kind, folder))
     except TypeError as error:
         raise CheckpointError(
             f"a {kind.__name__} cannot be made with these settings",
@@ -105,7 +109,7 @@ def _plain(value: object) -> bool:
 
 def _read(file: Path) -> Mapping[str, object]:
     try:
-        said: object = json.loads(file.read_text(encoding="utf-8"))
+        found: object = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError("this file is no JSON", where=str(file), got=error, fix="copy it again") from error
-    return cast("dict[str, object]", said) if isinstance(said, dict) else {}
+    return cast("dict[str, object]", found) if isinstance(found, dict) else {}

@@ -207,6 +207,9 @@ class FlowLoader(Loader):
     def claims(self, config: ModelConfig) -> bool:
         return holds(self.network, _base(config.path))
 
+    def gives(self, config: ModelConfig) -> frozenset[str]:
+        return frozenset({self.network.modality})
+
     def load(self, config: ModelConfig) -> Model:
         for name in ("encoders", "decoders", "media", "options"):
             if getattr(config, name):

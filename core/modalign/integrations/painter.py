@@ -200,6 +200,9 @@ class PainterLoader(Loader):
         said = _said(_base(config.path))
         return said is not None and said.get("modality") == self.modality
 
+    def gives(self, config: ModelConfig) -> frozenset[str]:
+        return frozenset({self.modality})
+
     def load(self, config: ModelConfig) -> Model:
         base = _base(config.path)
         said = _said(base)

@@ -153,6 +153,7 @@ def _maker(
     made = load(
         ModelConfig(
             path=path,
+            loader=config.loader,
             revision=config.revision,
             dtype=whole.dtype,
             adapter=config.adapter,

@@ -53,8 +53,9 @@ def configure(model: str | Path | ModelConfig, **settings: object) -> ModelConfi
         ) from error
 
 
-def claim(config: ModelConfig, plugins: Registry = registry) -> tuple[str, Loader]:
+def claim(config: ModelConfig) -> tuple[str, Loader]:
     """The loader that would load a config, by name; nothing but small files is read."""
+    plugins = registry
     check_path(config.path)
     if config.loader is not None:
         return config.loader, plugins.loader(config.loader)

@@ -46,6 +46,14 @@ class Model(nn.Module):
         heads: Mapping[str, Head] | None = None,
     ) -> None:
         super().__init__()
+        for name, encoder in (encoders or {}).items():
+            if backbone is not None and name not in (connectors or {}) and encoder.width != backbone.width:
+                raise ModelError(
+                    "these parts do not fit without a connector",
+                    where=f"connectors.{name}",
+                    got=f"embeddings of width {encoder.width} for states of width {backbone.width}",
+                    fix=f"give connectors={{{name!r}: ...}}, one that is registered or your own",
+                )
         self.assembly = assembly
         self.backbone = backbone
         self.decoders = nn.ModuleDict(dict(decoders or {}))

@@ -232,12 +232,13 @@ def _maker(
                 fix=f"write {FOLDER}/{name} there, or name the decoder in model.decoders",
             )
         path = str(inside / path)
-    where = f"model.decoders.{name}"
     if config.type is not None:
-        return _speller(name, config, path, where, backbone)
+        return _speller(name, config, path, backbone)
+    where = f"model.decoders.{name}"
     made = load(
         ModelConfig(
             path=path,
+            loader=config.loader,
             revision=config.revision,
             dtype=whole.dtype,
             adapter=config.adapter,
@@ -271,27 +272,9 @@ def _maker(
     return Generator(decoder=decoder, assembly=made.assembly, weight=config.weight)
 
 
-def _speller(name: str, config: DecoderConfig, path: str, where: str, backbone: CausalLMBackbone) -> Speller:
-    kind = registry.decoder(config.type or name)
-    entries = {key: one.declarations.get("modality") for key, one in registry.entries("decoders").items()}
-    known = [key for key, modality in entries.items() if modality == name]
-    if not issubclass(kind, CodeDecoder) or config.type not in known:
-        codes = issubclass(kind, CodeDecoder)
-        what = f"a decoder of {entries.get(str(config.type))}" if codes else "no decoder of codes"
-        raise ConfigError(
-            f"{config.type!r} is {what}",
-            where=f"{where}.type",
-            got=config.type,
-            fix=f"registered for {name}: {', '.join(known) or 'none'}; leave it out where the path is a generator",
-        )
-    for setting in ("connector", "adapter"):
-        if getattr(config, setting):
-            raise ConfigError(
-                "codes are written by the language model itself: nothing of theirs can be set so",
-                where=f"{where}.{setting}",
-                got=getattr(config, setting),
-                fix="remove it",
-            )
+def _speller(name: str, config: DecoderConfig, path: str, backbone: CausalLMBackbone) -> Speller:
+    assert config.type is not None
+    kind = cast("type[CodeDecoder]", registry.decoder(config.type))
     decoder = kind.load(path, modality=name, width=backbone.width, revision=config.revision, **config.options)
     return Speller(decoder=decoder, weight=config.weight)
 

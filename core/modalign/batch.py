@@ -44,9 +44,9 @@ class Medium:
         return replace(self, tensors={name: value.to(device) for name, value in self.tensors.items()})
 
 
-def asking(decoder: str) -> str:
-    """The modality of a medium that stands for the learned queries of a decoder."""
-    return f"queries of {decoder}"
+def own(decoder: str) -> str:
+    """The modality of media that a decoder embeds itself: its learned queries, or codes that it scores."""
+    return f"own of {decoder}"
 
 
 @final

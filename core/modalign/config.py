@@ -87,6 +87,10 @@ class DecoderConfig(Config):
     path: str
     """A folder, or an id on the model hub."""
 
+    type: str | None = None
+    """Registered name of a decoder of codes, which the language model then writes itself. By default the path is a
+    generator."""
+
     revision: str | None = None
     """Branch, tag or commit of an id on the hub."""
 

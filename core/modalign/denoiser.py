@@ -177,9 +177,8 @@ class DenoisingDecoder(Decoder):
     def parts(self) -> tuple[list[nn.Module], list[nn.Module]]:
         return [self.denoiser], [] if self.conditioner is None else [self.conditioner]
 
-    @property
-    def queries(self) -> Tensor | None:
-        return None if self.conditioner is None else self.conditioner.queries
+    def embed(self, medium: Medium) -> Tensor:
+        return super().embed(medium) if self.conditioner is None else self.conditioner.queries
 
     def forward(self, states: Tensor | None, batch: Batch, draws: Draws) -> Units:
         rows = [

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, cast, final
 
 from torch import nn
 
+from modalign.codes import CodeDecoder
 from modalign.denoiser import DenoisingDecoder
 from modalign.freezing import parts
 from modalign.roles import Connector, Decoder, Encoder
@@ -140,6 +141,13 @@ def describe(model: Model) -> Description:
                     edges.append((last, key))
                 last = key
             add(f"decoders.{name}", "decoder", one.denoiser, f"-> {name}", known[f"decoders.{name}"])
+        elif isinstance(one, CodeDecoder):
+            spelt = f"{one.codec.length} codes of {one.codec.size}"
+            add(f"codes.{name}", "conditioner", one, f"n x {one.width} -> {spelt}", [one.table, one.head])
+            if last is not None:
+                edges.append((last, f"codes.{name}"))
+            last = f"codes.{name}"
+            add(f"decoders.{name}", "decoder", one.codec, f"{spelt} -> {name}", known[f"decoders.{name}"])
         else:
             add(f"decoders.{name}", "decoder", one, f"-> {name}", known[f"decoders.{name}"])
         if last is not None:

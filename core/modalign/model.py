@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, cast, final
 
@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from modalign.backprop import MADE, Backprop
-from modalign.batch import Batch, asking
+from modalign.batch import Batch, own
 from modalign.config import GenerationConfig
 from modalign.content import Message, Part, Response
 from modalign.draws import Draws
@@ -19,6 +19,7 @@ from modalign.errors import ConfigError, ModelError
 from modalign.memo import Memo
 from modalign.roles import Assembly, Backbone, Connector, Decoder, Encoder, Head
 from modalign.scores import Scores, Units
+from modalign.streaming import Event, stream
 
 if TYPE_CHECKING:
     from modalign.describing import Description
@@ -116,8 +117,8 @@ class Model(nn.Module):
             for digest, embedding in self.memo.encode(name, cast(Encoder, encoder), media).items() if media else ():
                 found[digest] = embedding if connector is None else connector(embedding)
         for name, decoder in self.decoders.items():
-            if (queries := cast(Decoder, decoder).queries) is not None:
-                found |= {digest: queries for digest in wanted if batch.media[digest].modality == asking(name)}
+            mine = [digest for digest in wanted if batch.media[digest].modality == own(name)]
+            found |= {digest: cast(Decoder, decoder).embed(batch.media[digest]) for digest in mine}
         if missing := [digest for digest in wanted if digest not in found]:
             modality = batch.media[missing[0]].modality
             raise ModelError(
@@ -174,14 +175,26 @@ class Model(nn.Module):
         """
         if isinstance(prompts, str):
             raise ConfigError("prompts are a list", where="prompts", got=repr(prompts)[:80], fix="put it in brackets")
-        asked = [_said(one) if isinstance(one, str) else one for one in prompts]
+        asked = [_said(one) for one in prompts]
         return self.assembly.generate(self, asked, generation(settings), progress=progress)
 
+    def stream(self, prompt: str | Sequence[Message], **settings: object) -> Generator[Event, None, None]:
+        """One response as it is made: words, media that are opened and made, and at the end the whole.
 
-def _said(words: str) -> list[Message]:
+        The same settings give the same response as `generate`. The model is at work in a thread until the last event
+        is read, or the iterator is closed.
+        """
+        config = generation(settings)
+        return stream(lambda prompts: self.assembly.generate(self, prompts, config), _said(prompt))
+
+
+def _said(prompt: str | Sequence[Message]) -> Sequence[Message]:
+    """A prompt as messages: words are what a user says."""
+    if not isinstance(prompt, str):
+        return prompt
     from modalign.world.source import words_modality  # it imports what makes worlds
 
-    return [Message(role="user", parts=(Part(modality=words_modality(), value=words),))]
+    return [Message(role="user", parts=(Part(modality=words_modality(), value=prompt),))]
 
 
 def generation(settings: Mapping[str, object]) -> GenerationConfig:

@@ -136,6 +136,7 @@ class EncodedSegment:
 
     modality, decoder, kind: what it is, and which decoder scores it in which kind of unit.
     start, stop: for a decoder of tokens, the tokens of the sequence that are scored.
+    codes: what these are in the decoder's own vocabulary, where a medium stands in their places.
     digest: for a decoder of media, the medium that is scored.
     given: for a decoder of media without a backbone, the medium that conditions it: what the prompt asks for.
     query: for a decoder of media behind a backbone, the tokens of its query positions. They follow the first
@@ -150,6 +151,7 @@ class EncodedSegment:
     kind: UnitKind
     start: int = 0
     stop: int = 0
+    codes: tuple[int, ...] = ()
     digest: str | None = None
     given: str | None = None
     query: tuple[int, ...] = ()
@@ -354,10 +356,12 @@ class Decoder(nn.Module, ABC):
         """What it is made of, and what connects that to a backbone."""
         return [self], []
 
-    @property
-    def queries(self) -> Tensor | None:
-        """What its query positions in the sequence are embedded by, ``k d``; None where it has none of its own."""
-        return None
+    def embed(self, medium: Medium) -> Tensor:
+        """What its own positions in the sequence are embedded by, ``m d``: learned queries, or codes that it scores.
+
+        medium: of the modality `batch.own` names.
+        """
+        raise ModelError("this decoder has no positions of its own in a sequence", got=type(self).__name__)
 
     @abstractmethod
     def forward(self, states: Tensor | None, batch: Batch, draws: Draws) -> Units:

@@ -15,7 +15,7 @@ from torch import Tensor
 from modalign.batch import Batch, Medium, Segment, Slot, Targets, TokenUnits
 from modalign.draws import DrawKey
 from modalign.layout import Layout, Span
-from modalign.roles import Encoded, EncodedSlot
+from modalign.roles import Encoded, EncodedSegment, EncodedSlot
 
 
 def common_trunk(encoded: Sequence[Encoded]) -> int:
@@ -125,7 +125,7 @@ class Rows:
             units = self.units.setdefault(segment.decoder, []) if segment.kind == "token" else []
             # the first token of a sequence has no context, and so no unit
             units.extend(
-                (row, place[at - 1], one.tokens[at], len(self.segments))
+                (row, place[at - 1], _scored(one, segment, at), len(self.segments))
                 for at in range(max(segment.start, 1), segment.stop)
             )
             self.segments.append(
@@ -185,6 +185,11 @@ class Rows:
             slots=tuple(self.slots),
             media=self.media,
         )
+
+
+def _scored(one: Encoded, segment: EncodedSegment, at: int) -> int:
+    """What stands at a token of a segment, in the vocabulary of its decoder."""
+    return segment.codes[at - segment.start] if segment.codes else one.tokens[at]
 
 
 def _columns(found: Sequence[tuple[int, int, int, int]]) -> dict[str, Tensor]:

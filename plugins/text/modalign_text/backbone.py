@@ -94,6 +94,12 @@ class CausalLMBackbone(Backbone):
         """States ``r n d`` after the final norm, of whatever the decoder is given."""
         return self.decoder(**arguments, use_cache=False).last_hidden_state
 
+    def embedded(self, batch: Batch, embeddings: Mapping[str, Tensor]) -> Tensor:
+        """Input embeddings ``r n d`` with every medium in its slots, of a batch with or without media."""
+        if not batch.slots:
+            return cast(Tensor, cast(PreTrainedModel, self.decoder).get_input_embeddings()(batch.tokens))
+        return cast(Tensor, self.inputs(batch, embeddings)["inputs_embeds"])
+
     def inputs(self, batch: Batch, embeddings: Mapping[str, Tensor]) -> dict[str, object]:
         """Input embeddings ``r n d`` with every medium in its slots, and what later layers are given for some.
 

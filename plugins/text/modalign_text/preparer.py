@@ -219,7 +219,7 @@ class ChatPreparer(Preparer):
         if self.media is None:
             return []
         made = [(span, self.media.drawn(span.part)) for span in spans if span.part.modality in self.media.makes]
-        return [(replace(segment, after=tokens.inside(span.start)), media) for span, (segment, media) in made]
+        return [(_placed(segment, tokens.inside(span.start)), media) for span, (segment, media) in made]
 
     def _turn_end(self, ids: Sequence[int], behind: range) -> int | None:
         """Past the first special token behind the content; None where the template writes none."""
@@ -342,6 +342,13 @@ class ChatPreparer(Preparer):
 
 def _segment(start: int, stop: int) -> EncodedSegment:
     return EncodedSegment(modality="text", decoder="text", kind="token", start=start, stop=stop)
+
+
+def _placed(segment: EncodedSegment, at: int) -> EncodedSegment:
+    """A medium's segment where the medium stands."""
+    if segment.kind == "token":
+        return replace(segment, start=at, stop=at + segment.stop)
+    return replace(segment, after=at)
 
 
 def _say(role: str, words: str) -> Message:

@@ -35,7 +35,7 @@ from modalign_text.decoder import TextDecoder
 from modalign_text.loader import check_tokenizer, load_adapters, load_library, load_tokenizer, recompute
 from modalign_text.logits import postprocessing
 from modalign_text.multimodal.interleaved import Writer
-from modalign_text.multimodal.makers import Maker, load_makers, save_makers, teach
+from modalign_text.multimodal.makers import Maker, Speller, load_makers, save_makers, teach
 from modalign_text.multimodal.markers import MarkerWriter
 from modalign_text.multimodal.origins import Origin, check_origins, origin
 from modalign_text.multimodal.planned import check_parts, encoder_name, no_connector
@@ -92,11 +92,12 @@ def load_composed(source: Source, config: ModelConfig) -> Model:
     }
     if saved is not None and not config.encoders and source.folder is not None:
         _load_connectors(connectors, source.folder)
-    settings = settings_of(list(asked), config.media, {} if saved is None else saved.media, library)
+    makers = load_makers(behind, config, backbone, beside, adapted=adapters is not None)
+    spelt = {name: one.decoder for name, one in makers.items() if isinstance(one, Speller)}
+    settings = settings_of([*asked, *spelt], config.media, {} if saved is None else saved.media, library)
     for name, encoder in encoders.items():
         encoder.facts = {**encoder.facts, "media": settings[name].model_dump_json()}
-    makers = load_makers(behind, config, backbone, beside, adapted=adapters is not None)
-    writer = MarkerWriter(tokenizer, encoders, connectors, settings, makers)
+    writer = MarkerWriter(tokenizer, {**encoders, **spelt}, connectors, settings, makers)
     preparer = ChatPreparer(writer.tokenizer, media=writer, model=type(library).__name__)
     model = Model(
         assembly=ComposedAssembly(
@@ -200,7 +201,7 @@ class ComposedAssembly(LanguageAssembly):
         self.gives = self.gives | writer.makes
         self.tokenizer, self.writer = tokenizer, writer
         self._encoders, self._makers, self._decoders = dict(encoders), dict(makers), dict(decoders)
-        every = [one for one in (adapters, *(maker.assembly.adapters for maker in makers.values())) if one is not None]
+        every = [one for one in (adapters, *(maker.adapters for maker in makers.values())) if one is not None]
         self.adapters = every[0] if len(every) == 1 else JoinedAdapters(every) if every else None
 
     def save_rest(self, model: Model, folder: Path, *, merge: bool) -> None:
@@ -254,8 +255,10 @@ def _origins(
         if one.connector is not None:
             named[f"connectors.{name}"] = ("connectors", one.connector.type)
     for name, one in decoders.items():
-        loader = one.loader or claim(ModelConfig(path=str(folder / one.path)))[0]
-        named[f"decoders.{name}"] = ("loaders", loader)
+        if one.type is not None:
+            named[f"decoders.{name}"] = ("decoders", one.type)
+        else:
+            named[f"decoders.{name}"] = ("loaders", one.loader or claim(ModelConfig(path=str(folder / one.path)))[0])
     return {part: found for part, key in named.items() if (found := origin(*key)) is not None}
 
 

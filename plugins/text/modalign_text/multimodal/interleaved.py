@@ -23,11 +23,13 @@ from modalign.content import RAW, Message, Part, Response
 from modalign.frozen import empty
 from modalign.model import Model
 from modalign.roles import Encoded, EncodedSegment, EncodedSlot
+from modalign.streaming import Made, Opened, tell
 from modalign.training.reference import evaluating
 from modalign_text.backbone import CausalLMBackbone
 from modalign_text.generation import generate
-from modalign_text.multimodal.makers import Maker
+from modalign_text.multimodal.makers import Generator, Maker, Speller
 from modalign_text.multimodal.markers import MarkerWriter
+from modalign_text.multimodal.spelling import spell
 from modalign_text.preparer import ChatPreparer
 
 _APART = 1_000_003  #: between the seeds of turns
@@ -150,6 +152,7 @@ class Writer:
             media=self._embedded(lines),
             keep=True,
             never=[self.markers.closer(name) for name in self.makers],  # these are given, never said
+            words=self.chat.words,
         )
         for one, ids in zip(lines, written, strict=True):
             said = ids[: one.left]
@@ -174,29 +177,36 @@ class Writer:
 
     def _paint(self, modality: str, lines: Sequence[_Line], config: GenerationConfig) -> None:
         """The medium that each of these has opened, and what the model sees of it."""
-        maker = self.makers[modality]
-        decoder, conditioner = maker.decoder, maker.conditioner
-        asked = [self._asking(modality, one) for one in lines]
-        batch = self._batch(asked)
-        backbone = cast(CausalLMBackbone, self.model.backbone)
-        states = backbone(batch, self.model.embed(batch))  # r n d
-        spans = [batch.layout.spans[cast(int, one.condition)] for one in batch.segments]
-        condition = conditioner(torch.stack([states[span.row, span.start : span.stop] for span in spans]))
+        tell(Opened(modality))
         sources = [_source(config.seed, one.number, modality, one.made[modality]) for one in lines]
-        parts = decoder.denoiser.paint(condition, conditioner.nothing(), sources, config)
+        match self.makers[modality]:
+            case Generator() as maker:
+                parts = self._generate(maker, lines, sources, config)
+            case Speller(decoder=decoder):
+                codes = spell(self.library, decoder, self._whole(lines), sources, config)
+                parts = [decoder.codec.decode(one) for one in codes.cpu()]
+            case maker:
+                raise TypeError(type(maker))
         for line, part in zip(lines, parts, strict=True):
             line.run.pop()
             self._say(line)
             line.parts.append(part)
+            tell(Made(part))
             line.made[modality] += 1
             self._show(line, part)
             if line.left == 0:
                 self._end(line)
 
-    def _asking(self, modality: str, line: _Line) -> Encoded:
-        """What is there so far, with query positions behind it."""
-        segment, media = self.makers[modality].asked(self.markers.stands)
-        return line.encoded([replace(segment, after=len(line.tokens))], media)
+    def _generate(
+        self, maker: Generator, lines: Sequence[_Line], sources: Sequence[torch.Generator], config: GenerationConfig
+    ) -> list[Part]:
+        """Media conditioned by states at query positions behind what is there so far."""
+        segment, media = maker.asked(self.markers.stands)
+        batch = self._batch([one.encoded([replace(segment, after=len(one.tokens))], media) for one in lines])
+        states = cast(CausalLMBackbone, self.model.backbone)(batch, self.model.embed(batch))  # r n d
+        spans = [batch.layout.spans[cast(int, one.condition)] for one in batch.segments]
+        condition = maker.joint(torch.stack([states[span.row, span.start : span.stop] for span in spans]))
+        return maker.decoder.denoiser.paint(condition, maker.joint.nothing(), sources, config)
 
     def _show(self, line: _Line, part: Part) -> None:
         """Let a medium be seen by what follows it, as it would be in a row."""
@@ -210,15 +220,20 @@ class Writer:
 
     def _embedded(self, lines: Sequence[_Line]) -> Mapping[str, object]:
         """Embeddings ``r n d`` padded on the left, where any of these has media before it."""
-        if not any(one.slots for one in lines):
-            return {}
+        return {"inputs_embeds": self._whole(lines)[0]} if any(one.slots for one in lines) else {}
+
+    def _whole(self, lines: Sequence[_Line]) -> tuple[Tensor, Tensor]:
+        """Embeddings ``r n d`` of all that is there, padded on the left, and their mask ``r n``."""
         batch = self._batch([one.encoded() for one in lines])
-        found = cast(CausalLMBackbone, self.model.backbone).inputs(batch, self.model.embed(batch))
-        whole = cast(Tensor, found["inputs_embeds"])
+        backbone = cast(CausalLMBackbone, self.model.backbone)
+        whole = backbone.embedded(batch, self.model.embed(batch))
         turned = torch.zeros_like(whole)
+        mask = torch.zeros(whole.shape[:2], dtype=torch.long, device=whole.device)
         for row, one in enumerate(lines):
-            turned[row, whole.shape[1] - len(one.tokens) :] = whole[row, : len(one.tokens)]
-        return {"inputs_embeds": turned}
+            first = whole.shape[1] - len(one.tokens)
+            turned[row, first:] = whole[row, : len(one.tokens)]
+            mask[row, first:] = 1
+        return turned, mask
 
     def _batch(self, encoded: Sequence[Encoded]) -> Batch:
         lone = Comparison.unpaired((), Response(messages=()))

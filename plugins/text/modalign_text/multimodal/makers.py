@@ -1,7 +1,8 @@
-"""Denoisers behind a language model: what it says opens a medium, and its states at learned queries condition one."""
+"""What makes media behind a language model: denoisers that its states condition, and codes that it writes itself."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,41 +15,89 @@ from tokenizers import AddedToken
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from modalign.batch import Medium, asking
+from modalign.batch import Medium, own
+from modalign.codes import CODES, CodeDecoder
 from modalign.config import DecoderConfig, ModelConfig
 from modalign.connectors.conditioner import Conditioner
 from modalign.content import Part
 from modalign.denoiser import DenoisingDecoder
 from modalign.errors import CheckpointError, ConfigError, ModelError
+from modalign.frozen import empty
 from modalign.generating import Buckets, GeneratorAssembly
 from modalign.loading import load
-from modalign.roles import EncodedSegment
+from modalign.roles import Adapters, Decoder, EncodedSegment
 from modalign_text.backbone import CausalLMBackbone
 from modalign_text.config import COMPOSITION
+from modalign_text.multimodal.planned import code_decoder, makes_no
 
 CONDITIONERS: Final = "conditioners.safetensors"
 FOLDER: Final = "decoders"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Maker(ABC):
+    """What makes media of one modality behind a language model.
+
+    weight: of its segments in a response's log-likelihood.
+    """
+
+    decoder: Decoder
+    weight: float
+
+    @property
+    @abstractmethod
+    def joint(self) -> nn.Module:
+        """What joins it to the language model; saved beside it, and trained with it."""
+
+    @property
+    def settings(self) -> Mapping[str, object]:
+        """Of `joint`, as a config says them."""
+        return empty()
+
+    @property
+    def adapters(self) -> Adapters | None:
+        """Its own adapters."""
+        return None
+
+    @abstractmethod
+    def compare(self, parts: Sequence[Part]) -> None:
+        """Raise where media that were made for one another differ by more than their fitting hides."""
+
+    @abstractmethod
+    def store(self, folder: Path, *, merge: bool) -> None:
+        """Write it as `load_makers` reads it, all but `joint`."""
+
+
 @final
 @dataclass(frozen=True, kw_only=True)
-class Maker:
-    """One denoiser behind a language model.
+class Generator(Maker):
+    """A denoiser, conditioned by states of the language model.
 
     decoder: with its conditioner.
     assembly: of the model that it was loaded from: how its media are fitted, and how it is saved.
-    weight: of its segments in a response's log-likelihood.
     """
 
     decoder: DenoisingDecoder
     assembly: GeneratorAssembly
-    weight: float
 
     @property
-    def conditioner(self) -> Conditioner:
-        """What its network is conditioned by."""
+    def joint(self) -> Conditioner:
         assert self.decoder.conditioner is not None
         return self.decoder.conditioner
+
+    @property
+    def settings(self) -> Mapping[str, object]:
+        return {key: value for key, value in self.joint.settings.items() if key != "seed"}
+
+    @property
+    def adapters(self) -> Adapters | None:
+        return self.assembly.adapters
+
+    def compare(self, parts: Sequence[Part]) -> None:
+        self.assembly.words.compare(parts)
+
+    def store(self, folder: Path, *, merge: bool) -> None:
+        self.assembly.store(folder, merge=merge)
 
     def drawn(self, part: Part, stands: int) -> tuple[EncodedSegment, dict[str, Medium]]:
         """The segment that scores a medium, and the media it needs, by digest.
@@ -61,13 +110,42 @@ class Maker:
 
     def asked(self, stands: int) -> tuple[EncodedSegment, dict[str, Medium]]:
         """The same of a medium that is yet to be made."""
-        name, count = self.decoder.modality, self.conditioner.queries.shape[0]
-        asks = Medium(modality=asking(name), tensors={}, cost=count, cacheable=False, digest=asking(name))
+        name, count = self.decoder.modality, self.joint.queries.shape[0]
+        asks = Medium(modality=own(name), tensors={}, cost=count, cacheable=False, digest=own(name))
         query = (stands,) * count
         segment = EncodedSegment(
             modality=name, decoder=name, kind="draw", query=query, asks=asks.digest, weight=self.weight
         )
         return segment, {asks.digest: asks}
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Speller(Maker):
+    """Codes, which the language model writes one by one as it writes words, and reads in prompts."""
+
+    decoder: CodeDecoder
+
+    @property
+    def joint(self) -> nn.Module:
+        return nn.ModuleDict({"table": self.decoder.table, "head": self.decoder.head})
+
+    def compare(self, parts: Sequence[Part]) -> None:
+        """Media of one codec have as many codes each."""
+
+    def store(self, folder: Path, *, merge: bool) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.decoder.codec.save(folder)
+
+    def spelt(self, medium: Medium) -> EncodedSegment:
+        """The segment that scores a medium, wherever it stands.
+
+        medium: as `CodeDecoder.prepare` makes it.
+        """
+        name, codes = self.decoder.modality, tuple(medium.tensors[CODES].tolist())
+        return EncodedSegment(
+            modality=name, decoder=name, kind="token", stop=len(codes), codes=codes, weight=self.weight
+        )
 
 
 def opens(modality: str) -> str:
@@ -116,12 +194,12 @@ def load_makers(
     *,
     adapted: bool,
 ) -> dict[str, Maker]:
-    """The denoisers of a composition, each with a conditioner that reads this backbone's states.
+    """What makes media in a composition, each with what joins it to this backbone.
 
     inside: the folder they were saved in, whose paths are relative to it; None where they are a config's.
     adapted: whether the language model trains by adapters: a generator without any of its own does not train then.
     """
-    if configs and not backbone.shares:
+    if any(one.type is None for one in configs.values()) and not backbone.shares:
         raise ModelError(
             "media cannot be made behind this language model: queries are branches that the rest does not see",
             where="model.decoders",
@@ -130,8 +208,9 @@ def load_makers(
         )
     makers = {name: _maker(name, one, config, backbone, inside) for name, one in configs.items()}
     for name, one in configs.items():
-        if not one.train or (adapted and one.adapter is None):
-            makers[name].decoder.denoiser.requires_grad_(False)
+        maker = makers[name]
+        if isinstance(maker, Generator) and (not one.train or (adapted and one.adapter is None)):
+            maker.decoder.denoiser.requires_grad_(False)
     if inside is not None and makers:
         _load_conditioners(makers, inside)
     return makers
@@ -150,6 +229,9 @@ def _maker(
                 fix=f"write {FOLDER}/{name} there, or name the decoder in model.decoders",
             )
         path = str(inside / path)
+    where = f"model.decoders.{name}"
+    if config.type is not None:
+        return _speller(name, config, path, backbone)
     made = load(
         ModelConfig(
             path=path,
@@ -161,17 +243,9 @@ def _maker(
             trust_remote_code=whole.trust_remote_code,
         )
     )
-    where = f"model.decoders.{name}"
-    if not isinstance(made.assembly, GeneratorAssembly):
-        found = f"{path}: {', '.join(sorted(made.assembly.gives))}, by {type(made.assembly).__name__}"
-        raise ConfigError("a decoder is a generator of media", where=where, got=found, fix="name a generator")
-    if name not in made.decoders:
-        raise ConfigError(
-            f"this generator makes no {name}",
-            where=where,
-            got=f"{path} makes {', '.join(made.decoders)}",
-            fix=f"put it under model.decoders.{next(iter(made.decoders))}, or name a generator of {name}",
-        )
+    if not isinstance(made.assembly, GeneratorAssembly) or name not in made.decoders:
+        makes = made.decoders if isinstance(made.assembly, GeneratorAssembly) else ()
+        raise makes_no(name, path, list(makes))  # of loaders that do not say so before
     decoder = cast(DenoisingDecoder, made.decoders[name])
     if isinstance(made.assembly.words.fit, Buckets):
         raise ConfigError(
@@ -185,7 +259,13 @@ def _maker(
     except ConfigError as error:
         place = f"{where}.connector" + (f".{error.where}" if error.where else "")
         raise ConfigError(error.what, where=place, got=error.got, fix=error.fix) from error
-    return Maker(decoder=decoder, assembly=made.assembly, weight=config.weight)
+    return Generator(decoder=decoder, assembly=made.assembly, weight=config.weight)
+
+
+def _speller(name: str, config: DecoderConfig, path: str, backbone: CausalLMBackbone) -> Speller:
+    kind = code_decoder(name, config)
+    decoder = kind.load(path, modality=name, width=backbone.width, revision=config.revision, **config.options)
+    return Speller(decoder=decoder, weight=config.weight)
 
 
 def save_makers(
@@ -197,13 +277,12 @@ def save_makers(
     save_file(still, folder / CONDITIONERS, metadata={"format": "pt"})
     said: dict[str, DecoderConfig] = {}
     for name, maker in makers.items():
-        maker.assembly.store(folder / FOLDER / name, merge=merge)
-        options = {key: value for key, value in maker.conditioner.settings.items() if key != "seed"}
+        maker.store(folder / FOLDER / name, merge=merge)
         said[name] = configs[name].model_copy(
             update={
                 "path": f"{FOLDER}/{name}",
                 "revision": None,
-                "connector": options,
+                "connector": dict(maker.settings),
                 "adapter": None if merge else configs[name].adapter,
                 "options": {},
             }
@@ -224,4 +303,4 @@ def _load_conditioners(makers: Mapping[str, Maker], folder: Path) -> None:
 
 
 def _conditioners(makers: Mapping[str, Maker]) -> nn.ModuleDict:
-    return nn.ModuleDict({name: one.conditioner for name, one in makers.items()})
+    return nn.ModuleDict({name: one.joint for name, one in makers.items()})

@@ -12,13 +12,14 @@ from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerBase
 
 from modalign.batch import Medium
+from modalign.codes import CodeDecoder
 from modalign.content import Part
 from modalign.errors import DataError
 from modalign.frozen import empty
 from modalign.roles import Connector, Content, EncodedSegment, Encoder, MediaSettings
 from modalign_text.media import Expansion, MediaWriter, Span
 from modalign_text.multimodal.keeping import Kept
-from modalign_text.multimodal.makers import Maker, closes, opens
+from modalign_text.multimodal.makers import Generator, Maker, Speller, closes, opens
 from modalign_text.multimodal.tracks import TRACKS, behind, decoded
 
 
@@ -27,7 +28,7 @@ class MarkerWriter(MediaWriter):
     """Media as special tokens that the tokenizer is lent, and that never reach the backbone's table.
 
     tokenizer: of the language model; a copy of it learns the markers, so that what is saved is what was loaded.
-    encoders, connectors: by modality; they say how many embeddings a medium becomes.
+    encoders, connectors: by modality; they say how many embeddings a medium becomes. A decoder of codes is both.
     settings: how media are decoded.
     makers: what makes media, by modality. Such a medium stands between the tokens that open and close it, in prompts
         too; one that no encoder reads is nothing but these.
@@ -36,7 +37,7 @@ class MarkerWriter(MediaWriter):
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
-        encoders: Mapping[str, Encoder],
+        encoders: Mapping[str, Encoder | CodeDecoder],
         connectors: Mapping[str, Connector],
         settings: Mapping[str, MediaSettings],
         makers: Mapping[str, Maker] = empty(),
@@ -64,12 +65,17 @@ class MarkerWriter(MediaWriter):
         return (opens(part.modality) if part.modality in self.makes else "") + _marker(part.modality)
 
     def drawn(self, part: Part) -> tuple[EncodedSegment, Mapping[str, Medium]]:
-        maker = self._makers[part.modality]
-        segment, media = self._drawn(part.digest, lambda: maker.drawn(part, self.stands))
-        return replace(segment, spans=part.spans), media
+        match self._makers[part.modality]:
+            case Generator() as maker:
+                segment, media = self._drawn(part.digest, lambda: maker.drawn(part, self.stands))
+                return replace(segment, spans=part.spans), media
+            case Speller() as maker:
+                return maker.spelt(self.medium(part)), {}
+            case maker:
+                raise TypeError(type(maker))
 
     def compare(self, parts: Sequence[Part]) -> None:
-        self._makers[parts[0].modality].assembly.words.compare(parts)
+        self._makers[parts[0].modality].compare(parts)
 
     def closer(self, modality: str) -> int:
         """The token behind a medium that the model has made."""

@@ -9,6 +9,7 @@ from typing import Final
 
 import torch
 
+from modalign.codes import CodeDecoder
 from modalign.comparison import Comparison
 from modalign.config import DecoderConfig, EncoderConfig, ModelConfig
 from modalign.connectors.conditioner import Conditioner, Wanted
@@ -33,6 +34,13 @@ def check_parts(
     said: by the language model's config.json.
     inside: the folder that paths of `encoders` and `decoders` are relative to; None where they are a config's.
     """
+    if both := sorted(name for name, one in decoders.items() if one.type is not None and name in encoders):
+        raise ConfigError(
+            f"{both[0]} would be read twice: by an encoder, and as the codes that are written",
+            where=f"model.encoders.{both[0]}",
+            got=f"{encoders[both[0]].path}, and codes of {decoders[both[0]].path}",
+            fix="leave the encoder out: media of prompts are read as codes too",
+        )
     width = next((value for name in _WIDTHS if isinstance(value := said.get(name), int)), None)
     for name, one in encoders.items():
         known_modality(name, f"model.encoders.{name}")
@@ -129,6 +137,10 @@ def _check_decoder(
 ) -> None:
     where = f"model.decoders.{modality}"
     path = config.path if inside is None else str(inside / config.path)
+    if config.type is not None:
+        code_decoder(modality, config)
+        check_path(path)
+        return
     try:
         _, loader = claim(ModelConfig(path=path, loader=config.loader, revision=config.revision))
     except ModelError as error:
@@ -140,6 +152,32 @@ def _check_decoder(
     if width is not None:
         with torch.device("meta"), _at(f"{where}.connector"):
             Conditioner(width, Wanted(), **config.connector)
+
+
+def code_decoder(modality: str, config: DecoderConfig) -> type[CodeDecoder]:
+    """The decoder of codes that a config means."""
+    where = f"model.decoders.{modality}"
+    kind = registry.decoder(config.type or modality)
+    entries = {key: one.declarations.get("modality") for key, one in registry.entries("decoders").items()}
+    known = [key for key, other in entries.items() if other == modality]
+    if not issubclass(kind, CodeDecoder) or config.type not in known:
+        codes = issubclass(kind, CodeDecoder)
+        what = f"a decoder of {entries.get(str(config.type))}" if codes else "no decoder of codes"
+        raise ConfigError(
+            f"{config.type!r} is {what}",
+            where=f"{where}.type",
+            got=config.type,
+            fix=f"registered for {modality}: {', '.join(known) or 'none'}; leave it out where the path is a generator",
+        )
+    for setting in ("connector", "adapter"):
+        if getattr(config, setting):
+            raise ConfigError(
+                "codes are written by the language model itself: nothing of theirs can be set so",
+                where=f"{where}.{setting}",
+                got=getattr(config, setting),
+                fix="remove it",
+            )
+    return kind
 
 
 def makes_no(modality: str, path: str, gives: list[str]) -> ConfigError:

@@ -179,7 +179,7 @@ class Model(nn.Module):
         """
         if isinstance(prompts, str):
             raise ConfigError("prompts are a list", where="prompts", got=repr(prompts)[:80], fix="put it in brackets")
-        asked = [_said(one) if isinstance(one, str) else one for one in prompts]
+        asked = [_said(one) for one in prompts]
         return self.assembly.generate(self, asked, generation(settings), progress=progress)
 
     def stream(self, prompt: str | Sequence[Message], **settings: object) -> Generator[Event, None, None]:
@@ -191,16 +191,16 @@ class Model(nn.Module):
         is read, or the iterator is closed.
         """
         config = generation(settings)
-        return stream(
-            lambda prompts: self.assembly.generate(self, prompts, config),
-            _said(prompt) if isinstance(prompt, str) else prompt,
-        )
+        return stream(lambda prompts: self.assembly.generate(self, prompts, config), _said(prompt))
 
 
-def _said(words: str) -> list[Message]:
+def _said(prompt: str | Sequence[Message]) -> Sequence[Message]:
+    """A prompt as messages: words are what a user says."""
+    if not isinstance(prompt, str):
+        return prompt
     from modalign.world.source import words_modality  # it imports what makes worlds
 
-    return [Message(role="user", parts=(Part(modality=words_modality(), value=words),))]
+    return [Message(role="user", parts=(Part(modality=words_modality(), value=prompt),))]
 
 
 def generation(settings: Mapping[str, object]) -> GenerationConfig:

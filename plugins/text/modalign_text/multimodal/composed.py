@@ -257,9 +257,8 @@ def _origins(
     for name, one in decoders.items():
         if one.type is not None:
             named[f"decoders.{name}"] = ("decoders", one.type)
-            continue
-        loader = one.loader or claim(ModelConfig(path=str(folder / one.path)))[0]
-        named[f"decoders.{name}"] = ("loaders", loader)
+        else:
+            named[f"decoders.{name}"] = ("loaders", one.loader or claim(ModelConfig(path=str(folder / one.path)))[0])
     return {part: found for part, key in named.items() if (found := origin(*key)) is not None}
 
 

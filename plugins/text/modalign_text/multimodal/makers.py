@@ -29,6 +29,7 @@ from modalign.registry import registry
 from modalign.roles import Adapters, Decoder, EncodedSegment
 from modalign_text.backbone import CausalLMBackbone
 from modalign_text.config import COMPOSITION
+from modalign_text.multimodal.planned import makes_no
 
 CONDITIONERS: Final = "conditioners.safetensors"
 FOLDER: Final = "decoders"
@@ -246,16 +247,9 @@ def _maker(
             trust_remote_code=whole.trust_remote_code,
         )
     )
-    if not isinstance(made.assembly, GeneratorAssembly):
-        found = f"{path}: {', '.join(sorted(made.assembly.gives))}, by {type(made.assembly).__name__}"
-        raise ConfigError("a decoder is a generator of media", where=where, got=found, fix="name a generator")
-    if name not in made.decoders:
-        raise ConfigError(
-            f"this generator makes no {name}",
-            where=where,
-            got=f"{path} makes {', '.join(made.decoders)}",
-            fix=f"put it under model.decoders.{next(iter(made.decoders))}, or name a generator of {name}",
-        )
+    if not isinstance(made.assembly, GeneratorAssembly) or name not in made.decoders:
+        makes = made.decoders if isinstance(made.assembly, GeneratorAssembly) else ()
+        raise makes_no(name, path, list(makes))  # of loaders that do not say so before
     decoder = cast(DenoisingDecoder, made.decoders[name])
     if isinstance(made.assembly.words.fit, Buckets):
         raise ConfigError(

@@ -44,6 +44,7 @@ def check_parts(
             _check_decoder(name, one, config, width, inside["decoders"])
         else:
             _check_codes(name, one, one.type, encoders.get(name))
+            check_path(one.path if inside["decoders"] is None else str(inside["decoders"] / one.path))
 
 
 def known_modality(name: str, where: str) -> None:

@@ -41,7 +41,7 @@ STEPS: Final = 10  #: of sampling where nobody says, as pi0's
 STATES: Final = "states"  #: what a language model says in the place of letters
 LETTERS: Final = "letters"
 
-_FINE: Final = 1000.0  #: what times are multiplied by before waves are made of them
+_TIMES: Final = 1000  #: what diffusers calls time 1, and what times are multiplied by before waves are made of them
 
 
 class ExpertSizes(Config):
@@ -87,7 +87,7 @@ class Expert(nn.Module):
         """
         given = asked if asked.is_floating_point() else self._places(self.letter(asked))  # b k d
         steps = self._places(self.enter(noisy))  # b t d
-        when = waves(time * _FINE, steps.shape[-1]).to(steps)[:, None].expand_as(steps)
+        when = waves(time * _TIMES, steps.shape[-1]).to(steps)[:, None].expand_as(steps)
         x = torch.cat([given.to(steps), self.time(torch.cat([steps, when], -1))], 1)
         for block in self.blocks:
             x = block(x)
@@ -171,9 +171,9 @@ def sampled(flow: Callable[[Tensor, Tensor], Tensor], noise: Tensor, steps: int)
     scheduler = FlowMatchEulerDiscreteScheduler()
     scheduler.set_timesteps(sigmas=[1 - step / steps for step in range(steps)], device=noise.device)
     x = noise
-    for sigma, time in zip(scheduler.sigmas, scheduler.timesteps, strict=False):
-        predicted = flow(x, sigma.double().expand(len(x)))
-        x = cast(Tensor, scheduler.step(cast(torch.FloatTensor, predicted), time, x, return_dict=False)[0])
+    for time in cast("list[torch.FloatTensor]", scheduler.timesteps):
+        predicted = cast(torch.FloatTensor, flow(x, (time.double() / _TIMES).expand(len(x))))
+        x = cast(Tensor, scheduler.step(predicted, time, x, return_dict=False)[0])
     return x
 
 

@@ -1,0 +1,133 @@
+"""Training on actions: closed forms at the start, preferences and demonstrations that are learnt, and rewards."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import modalign
+from cases import DOWN, MODELS, UP, action, answer, asked, pair, scored, words
+from modalign.comparison import Comparison
+from modalign.config import AdapterConfig
+from modalign.draws import DrawConfig
+from modalign.model import Model
+from modalign.objectives import DPO, KTO, SFT, BradleyTerry
+from modalign.objectives.base import Objective
+from modalign.training import Trainer
+from modalign.world import Concept
+
+PAIRS = [pair(UP, DOWN, 1), pair(DOWN, UP, 2), pair(UP, DOWN, 3), pair(DOWN, UP, 4)]
+JUDGED = [
+    replace(
+        Comparison.unpaired(one.prompt, replace(response, label=label)),
+        id=f"{one.id}-{label}",
+    )
+    for one in PAIRS
+    for response, label in zip(one.responses, (True, False), strict=True)
+]
+
+
+def trainer(model: Model, objective: Objective, rows: list[Comparison], folder: Path, **settings: object) -> Trainer:
+    said: Mapping[str, object] = {
+        "max_steps": 12,
+        "learning_rate": 5e-3,
+        "lr_scheduler_type": "constant",
+        "per_device_train_batch_size": 4,
+        "draws": DrawConfig(count=4),
+        "quiet": True,
+        **settings,
+    }
+    return Trainer(model=model, objective=objective, data=rows, eval_data=rows, output_dir=folder / "run", **said)
+
+
+def losses(folder: Path) -> list[float]:
+    lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+def preferred(model: Model) -> torch.Tensor:
+    """How much likelier the chosen is than the rejected, of each pair."""
+    found = torch.stack([scored(model, one, count=16).logps for one in PAIRS])
+    return found[:, 0] - found[:, 1]
+
+
+@pytest.mark.parametrize("adapter", [None, AdapterConfig(r=4)], ids=["whole", "adapter"])
+@pytest.mark.parametrize("kind", MODELS)
+def test_dpo_starts_at_log_2_and_makes_the_preferred_action_likelier(
+    kind: str, adapter: AdapterConfig | None, parts: Path, tmp_path: Path
+):
+    model = MODELS[kind](parts, adapter)
+    before = preferred(model)
+    run = trainer(model, DPO(beta=0.1), PAIRS, tmp_path)
+    assert run.evaluate()["eval_loss"] == math.log(2)
+    run.train()
+    assert losses(tmp_path)[0] == math.log(2)
+    assert run.evaluate()["eval_loss"] < 0.6
+    assert (preferred(model) > before).all()
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_kto_starts_at_a_half_and_learns(kind: str, parts: Path, tmp_path: Path):
+    model = MODELS[kind](parts, AdapterConfig(r=4))
+    before = preferred(model)
+    run = trainer(model, KTO(beta=0.1), JUDGED, tmp_path, per_device_train_batch_size=8)
+    assert run.evaluate()["eval_loss"] == 0.5
+    run.train()
+    assert run.evaluate()["eval_loss"] < 0.47
+    assert (preferred(model) > before).all()
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_two_movements_are_learnt_from_what_was_shown_and_made(kind: str, parts: Path, tmp_path: Path):
+    model = MODELS[kind](parts)
+    rows = [
+        replace(Comparison.unpaired(asked(one), answer(words("So:"), action(one, number))), id=f"{one.key}-{number}")
+        for one in (UP, DOWN)
+        for number in range(8)
+    ]
+    steps = {"discrete": 60, "continuous": 200}[kind]
+    trainer(model, SFT(), rows, tmp_path, max_steps=steps, per_device_train_batch_size=8).train()
+    made = model.generate([asked(UP), asked(DOWN)], seed=1, max_new_tokens=12)
+    for wanted, response in zip((UP, DOWN), made, strict=True):
+        said, part = response.parts()
+        assert said.value == "So:"
+        assert read(part.value) == wanted, part.value
+
+
+def read(value: object) -> Concept | None:
+    """The movement, of which a tiny model makes no exact one."""
+    assert isinstance(value, torch.Tensor)
+    way = int(value[:, :3].sum(0).abs().argmax())
+    sign = value[:, way].sum().item() > 0
+    closed = int((value[:, 6] > 0.5).sum())
+    return Concept(count=closed or None, motion={(2, True): "up", (2, False): "down"}.get((way, sign)))
+
+
+@pytest.mark.parametrize("kind", ["encoded", "as bins"])
+def test_a_reward_model_reads_actions_of_responses_and_of_prompts(kind: str, parts: Path, tmp_path: Path):
+    behind = {"action": {"path": str(parts / "bins"), "type": "action-bins"}} if kind == "as bins" else {}
+    before = {"action": {"path": str(parts / "bins"), "options": {"width": 32}}} if kind == "encoded" else {}
+    model = modalign.compose(parts / "words", encoders=before, decoders=behind, adapter=AdapterConfig(r=4))
+    # the better one undoes what was done: neither prompt nor response alone says which that is
+    rows = [
+        replace(
+            Comparison.pair(
+                [replace(asked(UP)[0], parts=(action(done, number), words("Back!")))],
+                answer(action(undone, number + 9)),
+                answer(action(done, number + 5)),
+            ),
+            id=f"{done.key}-{number}",
+        )
+        for number in range(4)
+        for done, undone in ((UP, DOWN), (DOWN, UP))
+    ]
+    run = trainer(model, BradleyTerry(), rows, tmp_path, max_steps=60, per_device_train_batch_size=8)
+    assert run.evaluate()["eval_loss"] == pytest.approx(math.log(2), abs=0.05)
+    run.train()
+    assert run.evaluate()["eval_loss"] < 0.3

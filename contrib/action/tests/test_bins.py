@@ -14,7 +14,7 @@ from cases import DOWN, UP, action, answer, asked, discrete, pair, scored, words
 from modalign.assembler import Sample, assemble
 from modalign.comparison import Comparison
 from modalign.content import Message, Part
-from modalign.errors import ConfigError, DataError, ModelError
+from modalign.errors import CheckpointError, ConfigError, DataError, ModelError
 from modalign.model import Model
 from modalign.roles import Content
 from modalign_action import ActionSpace
@@ -75,7 +75,7 @@ def test_what_has_been_done_is_read_as_bins(parts: Path):
         scored(model, Comparison.unpaired(asked(UP, action(done)), answer(action(UP)))).units["action"].values
         for done in (UP, DOWN)
     ]
-    assert not torch.allclose(*found)
+    assert not torch.allclose(found[0], found[1])
 
 
 def test_the_whole_is_saved_in_one_folder(parts: Path, tmp_path: Path):
@@ -131,7 +131,7 @@ def test_wrong_folders_and_types_say_what_to_do(parts: Path, tmp_path: Path):
 
     with pytest.raises(ModelError, match="for discrete actions say `type: action-bins`"):
         composed(path=str(parts / "bins"))
-    with pytest.raises(modalign.errors.CheckpointError, match=r"has an action\.json"):
+    with pytest.raises(CheckpointError, match=r"has an action\.json"):
         composed(path=str(tmp_path), type="action-bins")
     with pytest.raises(ConfigError, match="is a decoder of action") as caught:
         modalign.compose(parts / "words", decoders={"video": {"path": str(parts / "bins"), "type": "action-bins"}})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,17 +34,29 @@ JUDGED = [
 ]
 
 
-def trainer(model: Model, objective: Objective, rows: list[Comparison], folder: Path, **settings: object) -> Trainer:
-    said: Mapping[str, object] = {
-        "max_steps": 12,
-        "learning_rate": 5e-3,
-        "lr_scheduler_type": "constant",
-        "per_device_train_batch_size": 4,
-        "draws": DrawConfig(count=4),
-        "quiet": True,
-        **settings,
-    }
-    return Trainer(model=model, objective=objective, data=rows, eval_data=rows, output_dir=folder / "run", **said)
+def trainer(
+    model: Model,
+    objective: Objective,
+    rows: list[Comparison],
+    folder: Path,
+    *,
+    steps: int = 12,
+    rate: float = 5e-3,
+    together: int = 4,
+) -> Trainer:
+    return Trainer(
+        model=model,
+        objective=objective,
+        data=rows,
+        eval_data=rows,
+        output_dir=folder / "run",
+        max_steps=steps,
+        learning_rate=rate,
+        lr_scheduler_type="constant",
+        per_device_train_batch_size=together,
+        draws=DrawConfig(count=4),
+        quiet=True,
+    )
 
 
 def losses(folder: Path) -> list[float]:
@@ -78,7 +89,7 @@ def test_dpo_starts_at_log_2_and_makes_the_preferred_action_likelier(
 def test_kto_starts_at_a_half_and_learns(kind: str, parts: Path, tmp_path: Path):
     model = MODELS[kind](parts, AdapterConfig(r=4))
     before = preferred(model)
-    run = trainer(model, KTO(beta=BETA[kind]), JUDGED, tmp_path, per_device_train_batch_size=8)
+    run = trainer(model, KTO(beta=BETA[kind]), JUDGED, tmp_path, together=8)
     assert run.evaluate()["eval_loss"] == 0.5
     run.train()
     assert run.evaluate()["eval_loss"] < 0.47
@@ -109,7 +120,7 @@ def test_two_movements_are_learnt_from_what_was_shown_and_made(kind: str, parts:
         encoders={"video": {"path": str(parts / "tower"), "type": "frames"}},
         decoders={"action": {"path": str(tmp_path / "arm"), **how}},
     )
-    trainer(model, SFT(), rows, tmp_path, max_steps=80, learning_rate=1e-2, per_device_train_batch_size=8).train()
+    trainer(model, SFT(), rows, tmp_path, steps=80, rate=1e-2, together=8).train()
     made = model.generate([asked(UP), asked(DOWN)], seed=1, max_new_tokens=12)
     for move, response in zip(MOVES.values(), made, strict=True):
         said, part = response.parts()
@@ -136,7 +147,7 @@ def test_a_reward_model_reads_actions_of_responses_and_of_prompts(kind: str, par
         for number in range(4)
         for done, undone in ((UP, DOWN), (DOWN, UP))
     ]
-    run = trainer(model, BradleyTerry(), rows, tmp_path, max_steps=60, per_device_train_batch_size=8)
+    run = trainer(model, BradleyTerry(), rows, tmp_path, steps=60, together=8)
     assert run.evaluate()["eval_loss"] == pytest.approx(math.log(2), abs=0.05)
     run.train()
     assert run.evaluate()["eval_loss"] < 0.3

@@ -79,9 +79,8 @@ messages with media of the oracle world. It says yes when all of this held, else
 A reward model reads the responses of its task: words, or the pictures, sounds and clips that generators made. Models of
 several parts are [put together](composing.md): towers, a language model, generators.
 Actions of robots come by a plugin that modalign does not know, `contrib/action`; its rows are tried where it is
-installed.
-[Media and objectives](media-matrix.md) and [generators and objectives](generator-matrix.md) try every family and every
-objective.
+installed. [Media and objectives](media-matrix.md) and [generators and objectives](generator-matrix.md) try every
+family and every objective.
 """
 
 

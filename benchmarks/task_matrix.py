@@ -5,7 +5,8 @@
     python benchmarks/task_matrix.py --rows text-to-image --columns dpo,reward
 
 The models are tiny and random. Rows are in the public layout of align-anything where it has the task, else messages
-with media; the media are the oracle world's.
+with media; the media are the oracle world's. Rows of a plugin that modalign does not bring are tried where it is
+installed (`pip install -e contrib/action`).
 """
 
 from __future__ import annotations
@@ -46,7 +47,11 @@ from modalign_video.testing import tiny_video
 
 STEPS: Final = 8
 _WEIGHT: Final = 0.05  #: of a medium beside a token
-_MOVES: Final = ("lora_", "heads.", "connectors.", ".conditioner.", "trainable_tokens")
+_MOVES: Final = (
+    *("lora_", "heads.", "connectors.", ".conditioner.", "trainable_tokens"),
+    *("encoders.action.", "decoders.action.table.", "decoders.action.head."),  # new, as what connects
+)
+NOT_TRIED: Final = "not tried"  #: of a row whose plugin is not installed
 ROWS_READ: Final = 6  #: of which every third has no preference
 
 _PAGE = """\
@@ -62,8 +67,8 @@ align-anything is named, rows are in its published layout, with media beside the
 messages with media of the oracle world. It says yes when all of this held, else why not.
 
 - The first loss is its closed form where it has one: `log 2` of `dpo`, `1/2` of `kto`.
-- Losses and gradients are finite. Adapters and reward heads move, connectors and what conditions a generator where
-  there are some, and nothing else does, to the last bit.
+- Losses and gradients are finite. Adapters and reward heads move, connectors, what conditions a generator and what
+  reads and scores codes where there are some, and nothing else does, to the last bit.
 - The loss over all rows is lower after training than before; of generators with the same draws of noise.
 - What the run saved loads again, and is what it ended with.
 
@@ -73,8 +78,9 @@ messages with media of the oracle world. It says yes when all of this held, else
 
 A reward model reads the responses of its task: words, or the pictures, sounds and clips that generators made. Models of
 several parts are [put together](composing.md): towers, a language model, generators.
-[Media and objectives](media-matrix.md) and [generators and objectives](generator-matrix.md) try every family and every
-objective.
+Actions of robots come by a plugin that modalign does not know, `contrib/action`; its rows are tried where it is
+installed. [Media and objectives](media-matrix.md) and [generators and objectives](generator-matrix.md) try every
+family and every objective.
 """
 
 
@@ -106,6 +112,7 @@ class Row:
     answers: the model that gives the responses.
     judges: the model that reads them.
     asks, gives: modalities of prompt and responses beside and among words, where the rows are of the oracle world.
+    plugin: in `contrib`, without which it cannot be tried.
     """
 
     name: str
@@ -114,6 +121,7 @@ class Row:
     subset: str | None = None
     asks: tuple[str, ...] = ()
     gives: tuple[str, ...] = ()
+    plugin: str | None = None
 
     @property
     def key(self) -> str:
@@ -191,6 +199,48 @@ def _task(asks: Sequence[str], gives: Sequence[str], *, subset: str | None = Non
     )
 
 
+def _arm(kind: str, *, rate: float) -> Row:
+    """Video to actions, by the plugin in `contrib/action`.
+
+    kind: `bins`, which the language model writes, or `flow`, of an expert behind it.
+    """
+
+    def tower(folder: Path) -> dict[str, object]:
+        return {"path": str(_TOWERS["video"](folder / "video")), "type": _KINDS["video"]}
+
+    def answers(folder: Path) -> Path:
+        from modalign_action.testing import tiny_expert
+
+        apart = folder.with_name("parts")
+        action: dict[str, object] = {"path": str(tiny_expert(apart / "action"))}
+        flow = {"connector": {"queries": 4, "heads": 4}, "weight": _WEIGHT}
+        action |= {"type": "action-bins"} if kind == "bins" else flow
+        words = tiny_model(apart / "words", scale=4.0)
+        compose(words, encoders={"video": tower(apart)}, decoders={"action": action}).save(folder)
+        return folder
+
+    def judges(folder: Path) -> Path:
+        from modalign_action.testing import tiny_space
+
+        apart = folder.with_name("parts")
+        tiny_space().save(apart / "action")
+        action = {"path": str(apart / "action"), "options": {"width": 32}}
+        words = tiny_model(apart / "words", scale=4.0)
+        compose(words, encoders={"video": tower(apart), "action": action}).save(folder)
+        return folder
+
+    return Row(
+        name=f"text-video-to-action-{kind}",
+        answers=Maker(name=f"video tower + llama + {_ACTIONS[kind]}", make=answers, rate=rate, draws=6),
+        judges=Maker(name="action encoder + video tower + llama", make=judges, rate=2e-3),
+        asks=("video",),
+        gives=("action",),
+        plugin="action",
+    )
+
+
+_ACTIONS: Final = {"bins": "bins of actions", "flow": "flow of actions"}
+
 ROWS: Final = (
     Row(name="text-to-text", subset="t2t", answers=_WORDS, judges=_WORDS),
     Row(name="text-image-to-text", subset="ti2t", answers=_SEES, judges=_SEES),
@@ -205,6 +255,8 @@ ROWS: Final = (
     _task(["image"], ["video"]),
     _task(["video"], ["audio"]),
     _task(["image", "audio", "video"], ["text", "image", "audio", "video"]),
+    _arm("bins", rate=5e-3),
+    _arm("flow", rate=5e-3),
 )
 
 COLUMNS: Final = (
@@ -216,7 +268,9 @@ COLUMNS: Final = (
 
 
 def tried(row: Row, column: Column) -> str:
-    """What a cell says: `YES`, or why not."""
+    """What a cell says: `YES`, `NOT_TRIED` where its plugin is not installed, or why not."""
+    if row.plugin is not None and row.plugin not in registry.entries("modalities"):
+        return NOT_TRIED
     with tempfile.TemporaryDirectory() as folder:
         return said(lambda: _tried(row, column, Path(folder)))
 
@@ -297,7 +351,10 @@ def page(cells: Mapping[tuple[str, str], str], rows: Sequence[Row], columns: Seq
 
 def main() -> None:
     """Try the cells, say or write what came of them."""
-    command(__doc__, ROWS, COLUMNS, tried, page)
+    absent = {row.plugin for row in ROWS if row.plugin is not None} - registry.entries("modalities").keys()
+    for plugin in sorted(absent):
+        print(f"rows of {plugin} are not tried: pip install -e contrib/{plugin}")
+    command(__doc__, ROWS, COLUMNS, tried, page, good=(YES, NOT_TRIED))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from dataclasses import replace
 from datetime import date
 from itertools import count
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 
 import task_matrix as matrix
 from matrices import YES
+from modalign.registry import registry
 from modalign.training import Trainer
 from modalign_text.align_anything_columns import SUBSETS
 
@@ -31,15 +33,35 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+def wanted(row: matrix.Row) -> str:
+    """What a cell should say here."""
+    there = row.plugin is None or row.plugin in registry.entries("modalities")
+    return YES if there else matrix.NOT_TRIED
+
+
 @pytest.mark.parametrize(("row", "column"), QUICK)
 def test_a_cell_of_every_task_and_of_every_objective_holds(row: str, column: str) -> None:
-    assert matrix.tried(ROWS[row], COLUMNS[column]) == YES
+    assert matrix.tried(ROWS[row], COLUMNS[column]) == wanted(ROWS[row])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("row", "column"), [(row, column) for row in ROWS for column in COLUMNS])
 def test_every_cell_holds(row: str, column: str) -> None:
-    assert matrix.tried(ROWS[row], COLUMNS[column]) == YES
+    assert matrix.tried(ROWS[row], COLUMNS[column]) == wanted(ROWS[row])
+
+
+def test_a_row_whose_plugin_is_absent_is_not_tried_and_how_to_install_it_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = replace(ROWS["text-to-text"], plugin="smell")
+    monkeypatch.setattr(matrix, "ROWS", (row,))
+    monkeypatch.setattr(sys, "argv", ["task_matrix.py", "--columns", "dpo"])
+    with pytest.raises(SystemExit) as ended:
+        matrix.main()
+    assert not ended.value.code
+    said = capsys.readouterr().out
+    assert "pip install -e contrib/smell" in said
+    assert f"  {matrix.NOT_TRIED}" in said
 
 
 def test_a_run_that_teaches_nothing_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

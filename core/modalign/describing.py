@@ -117,7 +117,8 @@ def describe(model: Model) -> Description:
 
     for name, encoder in model.encoders.items():
         one = cast(Encoder, encoder)
-        add(f"encoders.{name}", "encoder", one, f"{name} -> m x {one.width}", known[f"encoders.{name}"])
+        towers, joints = one.parts()
+        add(f"encoders.{name}", "encoder", one, f"{name} -> m x {one.width}", [*towers, *joints])
         last = f"encoders.{name}"
         if name in model.connectors and model.backbone is not None:
             connector = cast(Connector, model.connectors[name])

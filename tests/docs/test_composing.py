@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,18 +35,25 @@ def there(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _at_home(there: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.syspath_prepend(there)
     with at_home(there, monkeypatch):
         yield
+    sys.modules.pop("brightness", None)
 
 
 @pytest.mark.timeout(600)
 def test_the_page_can_be_followed(capsys: pytest.CaptureFixture[str]) -> None:
-    for language, _, text in re.findall(BLOCK, USED, re.M | re.S):
+    page: dict[str, object] = {"__name__": "page"}
+    for language, title, text in re.findall(BLOCK, USED, re.M | re.S):
         for line in text.splitlines() if language == "bash" else ():
             assert run(line) in (0, None), line
-        if language == "python":
-            exec(compile(text, "docs/composing.md", "exec"), {"__name__": "page"})
+        if language == "python" and title:
+            Path(title).write_text(text)
+        elif language == "python":
+            exec(compile(text, "docs/composing.md", "exec"), page)
     said = capsys.readouterr().out
+    assert "64 codes of 16" in said
+    assert Path("codes-and-words/decoders/image/brightness.json").is_file()
     assert "every row can be used" in said
     assert "conditioners.image" in said
     assert Path("model.svg").read_text().startswith("<svg")

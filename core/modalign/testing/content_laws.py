@@ -78,12 +78,14 @@ def modality_cases(plugins: Registry, entry: Entry) -> Iterator[Case]:
         require(not loose, "the value of a medium is no str, which a language model would read as words", fix=fix)
 
     def bad_blocks(folder: Path) -> None:
-        block = dict(modality().block(parts()[0]))
+        part = parts()[0]
+        block = dict(modality().block(part))
         kind = {"type": block.pop("type")}
         with refuses("a block without content", DataError):
             modality().read(kind, root=None)
         for key in block:
-            for wrong in (None, 3.5, object(), ["x"], {"a": 1}):
+            # a fact may be left out, and may be a number
+            for wrong in (*(() if key in part.facts else (None, 3.5)), object(), ["x"], {"a": 1}):
                 with refuses(f"a block whose {key!r} is {type(wrong).__name__}", DataError):
                     modality().read({**kind, **block, key: wrong}, root=None)
             if not entry.declarations.get("strings"):

@@ -212,7 +212,7 @@ def _masks(plugins: Registry, model: Model, folder: Path) -> None:
 
 def _causal(plugins: Registry, model: Model, folder: Path) -> None:
     batch = _batch(model, _pairs(plugins, model))
-    if not batch.tokens.numel():  # no backbone, and nothing that follows anything
+    if not batch.tokens.numel():  # a generator without a backbone has none
         return
     rows, last = batch.ends.unbind(-1)  # a, a
     tokens = batch.tokens.clone()

@@ -13,7 +13,7 @@ from modalign.comparison import Comparison
 from modalign.content import Part
 from modalign.errors import DataError
 from modalign.roles import Depiction, Format, Modality
-from modalign.testing.blob import BlobModality
+from modalign.testing.blob import BlobModality, blobs
 from modalign.testing.markup import unsafe
 from modalign.world.concept import Concept
 
@@ -83,6 +83,33 @@ def test_a_bad_modality_is_told(thing: type[Modality], breaks: Breaks) -> None:
 
 def test_a_good_modality_keeps_the_contract(breaks: Breaks) -> None:
     assert breaks("modalities", BlobModality, name="blob", blocks=("blob",), probe=PROBE) == ""
+
+
+class Timed(BlobModality):
+    """Blobs that may say how fast they are."""
+
+    def read(self, block, *, root):
+        if not isinstance(rate := block.get("rate", 1.0), float | None):
+            raise DataError("a rate is a number", field="rate")
+        return replace(super().read(block, root=root), facts={} if rate is None else {"rate": rate})
+
+    def block(self, part):
+        return {**super().block(part), **part.facts}
+
+
+class Careless(Timed):
+    def read(self, block, *, root):
+        return replace(super(Timed, self).read(block, root=root), facts={"rate": block.get("rate", 1.0)})
+
+
+@pytest.mark.parametrize(("thing", "said"), [(Timed, ""), (Careless, "a block whose 'rate' is object must raise")])
+def test_a_fact_may_be_a_number_or_left_out_and_nothing_else(
+    thing: type[Modality], said: str, breaks: Breaks, seeded: ModuleType
+) -> None:
+    seeded.__dict__["parts"] = lambda: [replace(one, facts={"rate": 2.5}) for one in blobs()]
+    found = breaks("modalities", thing, name="blob", blocks=("blob",), probe=f"{seeded.__name__}:parts")
+    assert said in found
+    assert bool(said) == bool(found)
 
 
 def test_a_modality_with_nothing_to_try_it_on_is_told(breaks: Breaks) -> None:

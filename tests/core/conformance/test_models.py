@@ -12,11 +12,14 @@ from torch import Tensor, nn
 
 from modalign.batch import Batch
 from modalign.comparison import Comparison
+from modalign.integrations.painter import save_painter
 from modalign.layout import Layout
 from modalign.model import Model
+from modalign.registry import registry
 from modalign.scores import Units
 from modalign.testing import ask, toy_model
 from modalign.testing.doubles import ToyTokenDecoder
+from modalign_image.painter import ImageCanvas, ImagePainterLoader
 
 Breaks = Callable[..., str]
 
@@ -154,3 +157,11 @@ def test_a_bad_model_is_told(fault: str, breaks: Breaks, seeded: ModuleType) -> 
 @pytest.mark.parametrize("adapter", [False, True])
 def test_the_toy_model_of_two_media_keeps_the_contract(adapter: bool, breaks: Breaks, seeded: ModuleType) -> None:
     assert contract(breaks, seeded, lambda folder: toy_model(adapter=adapter)) == ""
+
+
+def test_a_generator_without_tokens_keeps_the_contract(breaks: Breaks, seeded: ModuleType) -> None:
+    def probe(folder: Path) -> Path:
+        return save_painter(folder, registry.depiction("image"), ImageCanvas())
+
+    seeded.__dict__["probe"] = probe
+    assert breaks("loaders", ImagePainterLoader, probe=f"{seeded.__name__}:probe") == ""

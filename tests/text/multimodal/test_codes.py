@@ -168,6 +168,14 @@ def test_a_medium_that_has_no_code_is_an_error_of_its_row(parts: Path, monkeypat
     assert caught.value.field == "chosen[0].content[1].image"
 
 
+def test_spans_of_codes_are_refused(parts: Path) -> None:
+    model = composed(parts)
+    spanned = replace(greys(*ONE), spans=((0.0, 0.5),))
+    with pytest.raises(DataError, match="a medium of image codes has no time of which spans are scored") as caught:
+        model.assembly.preparer.encode(Comparison.unpaired(asked(), answer(spanned)))
+    assert caught.value.field == "responses[0][0].content[0].spans"
+
+
 def test_training_moves_table_and_head_and_starts_at_log_2(parts: Path, tmp_path: Path) -> None:
     model = composed(parts)
     before = {name: value.clone() for name, value in model.state_dict().items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -12,6 +13,7 @@ from modalign.config import DecoderConfig, EncoderConfig
 from modalign.errors import ConfigError
 from modalign.model import Model
 from modalign.registry import registry
+from modalign.roles import Encoder
 from modalign.training.config import TrainingConfig
 from modalign.training.optimizer import make_optimizer
 from modalign_image.testing import tiny_vision
@@ -122,6 +124,13 @@ def test_the_table_has_every_part_once_with_its_numbers(model: Model) -> None:
         ("backbone", "conditioners.audio"),
         ("conditioners.audio", "decoders.audio"),
     }
+
+
+def test_what_an_encoder_brings_to_connect_it_is_counted_with_it(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {one.name: one.parameters for one in model.describe().parts}
+    encoder = cast(Encoder, model.encoders["image"])
+    monkeypatch.setattr(encoder, "parts", lambda: ([], [encoder]))
+    assert {one.name: one.parameters for one in model.describe().parts} == before
 
 
 def test_the_drawings_have_a_box_for_each_part_and_a_line_for_each_edge(model: Model) -> None:

@@ -27,6 +27,7 @@ from modalign.generating import Buckets, GeneratorAssembly
 from modalign.loading import load
 from modalign.registry import registry
 from modalign.roles import Adapters, Decoder, EncodedSegment
+from modalign.timeline import Spans, no_time
 from modalign_text.backbone import CausalLMBackbone
 from modalign_text.config import COMPOSITION
 from modalign_text.multimodal.planned import makes_no
@@ -140,11 +141,14 @@ class Speller(Maker):
         folder.mkdir(parents=True, exist_ok=True)
         self.decoder.codec.save(folder)
 
-    def spelt(self, medium: Medium) -> EncodedSegment:
+    def spelt(self, medium: Medium, spans: Spans) -> EncodedSegment:
         """The segment that scores a medium, wherever it stands.
 
         medium: as `CodeDecoder.prepare` makes it.
+        spans: the seconds of it that are scored: a `DataError`, since no code says when it is.
         """
+        if spans:
+            raise no_time(f"a medium of {self.decoder.modality} codes")
         name, codes = self.decoder.modality, tuple(medium.tensors[CODES].tolist())
         return EncodedSegment(
             modality=name, decoder=name, kind="token", stop=len(codes), codes=codes, weight=self.weight

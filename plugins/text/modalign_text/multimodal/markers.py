@@ -70,7 +70,7 @@ class MarkerWriter(MediaWriter):
                 segment, media = self._drawn(part.digest, lambda: maker.drawn(part, self.stands))
                 return replace(segment, spans=part.spans), media
             case Speller() as maker:
-                return maker.spelt(self.medium(part)), {}
+                return maker.spelt(self.medium(part), part.spans), {}
             case maker:
                 raise TypeError(type(maker))
 

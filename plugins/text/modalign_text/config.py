@@ -27,6 +27,7 @@ THINKERS: Final = MappingProxyType(
         "qwen3_omni_moe": "Qwen3OmniMoeThinkerForConditionalGeneration",
     }
 )
+DRAWS: Final = frozenset({"chameleon", "emu3", "janus"})  #: model types that draw pictures themselves, as codes
 SPEAKS: Final = ("talker.", "token2wav.", "code2wav.")  #: how the weights of their other parts begin
 COMPOSITION: Final = "modalign_composition.json"  #: which encoders a model has before it, and how media are decoded
 
@@ -116,13 +117,18 @@ def _known(config: Mapping[str, object], mapping: Mapping[str, object]) -> bool:
 
 def resolve(config: ModelConfig) -> Source:
     """Where the pieces of the model are; everything that can be refused from small files is refused here."""
-    if config.options:
+    source = _resolve(config)
+    if config.options and source.config.get("model_type") not in DRAWS:
         raise ConfigError(
             "this loader has no further settings",
             where="model.options",
             got=", ".join(config.options),
             fix="remove them",
         )
+    return source
+
+
+def _resolve(config: ModelConfig) -> Source:
     folder = local(config.path)
     if folder is None:
         _check_id(config)

@@ -106,7 +106,10 @@ def load_composed(source: Source, config: ModelConfig) -> Model:
         connectors=connectors,
         decoders={
             "text": TextDecoder(
-                cast(nn.Module, library.get_output_embeddings()), scale=logits.scale, softcap=logits.softcap
+                cast(nn.Module, library.get_output_embeddings()),
+                scale=logits.scale,
+                softcap=logits.softcap,
+                never=logits.never,
             ),
             **{name: one.decoder for name, one in makers.items()},
         },

@@ -33,7 +33,7 @@ from modalign.freezing import freeze
 from modalign.heads.storage import load_heads
 from modalign.model import Model
 from modalign.registry import registry
-from modalign.roles import Backbone, Content, Encoded, Encoder, MediaSettings
+from modalign.roles import Backbone, Content, Decoder, Encoded, Encoder, MediaSettings
 from modalign_text import probe
 from modalign_text.backbone import CausalLMBackbone
 from modalign_text.config import THINKERS, Source
@@ -42,6 +42,11 @@ from modalign_text.loader import chat_template, check_tokenizer, load_adapters, 
 from modalign_text.logits import postprocessing
 from modalign_text.multimodal.assembly import MultimodalAssembly
 from modalign_text.multimodal.encoder import NotInSequence, TowerEncoder, towers_of
+from modalign_text.multimodal.native.decoder import decoder_of
+from modalign_text.multimodal.native.encoder import CodeEncoder
+from modalign_text.multimodal.native.options import PictureOptions, options_of
+from modalign_text.multimodal.native.pictures import InVocabulary, Pictures, pictures_of
+from modalign_text.multimodal.native.writer import NativeWriter
 from modalign_text.multimodal.processing import ProcessorWriter
 from modalign_text.multimodal.settings import listed, media_settings
 from modalign_text.multimodal.whole import RowEncoder, RowWriter, WholeBackbone
@@ -66,28 +71,38 @@ def load_multimodal(source: Source, config: ModelConfig) -> Model:
     library = load_library(source, config, _class_of(source))
     processor = load_processor(source, config, library)
     settings = media_settings(library, processor, source, config)
-    towers = towers_of(library)
     logits = postprocessing(library)
+    pictures = pictures_of(library, processor) if "image" in settings else None
     try:
-        writer, backbone, encoders = _apart(library, processor, settings, config)
+        if pictures is None:
+            writer, backbone, encoders = _apart(library, processor, settings, config)
+        else:
+            said = options_of(config.options, source.folder, pictures)
+            writer, backbone, encoders = _drawing(library, processor, settings, config, pictures, said)
     except NotInSequence as error:
-        if config.sharing in ("split", "mask"):
+        if config.sharing in ("split", "mask") or pictures is not None:
             raise
         writer, backbone, encoders = _whole(library, processor, settings, error)
     family = type(library).__name__
     preparer = ChatPreparer(writer.tokenizer, template=writer.template, media=writer, model=family)
-    outside = [name for name, module in library.named_modules() if any(module is one for one in towers.values())]
+    towers = [*_towers(library, pictures).values(), *([] if pictures is None else [pictures.vq])]
+    outside = [name for name, module in library.named_modules() if any(module is one for one in towers)]
     adapters = load_adapters(library, source, config, outside=outside)
     for encoder in encoders.values():  # adapters may have put other modules in the towers' places
-        cast("TowerEncoder | RowEncoder", encoder).towers = nn.ModuleDict(towers_of(library))
+        if not isinstance(encoder, CodeEncoder):
+            cast("TowerEncoder | RowEncoder", encoder).towers = nn.ModuleDict(_towers(library, pictures))
     if config.gradient_checkpointing:
         recompute(library)
     head = cast(nn.Module, library.get_output_embeddings())  # after adapters: they may have wrapped it
+    text = TextDecoder(head, scale=logits.scale, softcap=logits.softcap, never=logits.never)
+    decoders: dict[str, Decoder] = {"text": text}
+    if pictures is not None:
+        decoders["image"] = decoder_of(pictures, library, text)
     model = Model(
         assembly=MultimodalAssembly(library, preparer, writer, adapters),
         backbone=backbone,
         encoders=encoders,
-        decoders={"text": TextDecoder(head, scale=logits.scale, softcap=logits.softcap)},
+        decoders=decoders,
         heads={} if source.folder is None else load_heads(source.folder, backbone.width),
     )
     freeze(model, config.freeze)
@@ -139,6 +154,36 @@ def _apart(
     return writer, backbone, dict(encoders)
 
 
+def _towers(library: PreTrainedModel, pictures: Pictures | None) -> dict[str, nn.Module]:
+    """The towers that read media: without what a checkpoint has for drawing."""
+    drawing = frozenset() if pictures is None else pictures.own
+    return {name: one for name, one in towers_of(library).items() if name not in drawing}
+
+
+def _drawing(
+    library: PreTrainedModel,
+    processor: ProcessorMixin,
+    settings: Mapping[str, MediaSettings],
+    config: ModelConfig,
+    pictures: Pictures,
+    options: PictureOptions,
+) -> _Parts:
+    """The same of a checkpoint that draws pictures; those that it is shown it may read as codes too."""
+    writer = NativeWriter(library, processor, settings, pictures, options)
+    pictures.facts = writer.facts("image")
+    backbone = CausalLMBackbone(library)
+    if isinstance(pictures, InVocabulary):
+        encoders: dict[str, Encoder] = {"image": CodeEncoder(library, writer, pictures)}
+        _tried(writer, "image", None)
+    else:
+        tower = TowerEncoder(library, "image", writer, nn.ModuleDict(_towers(library, pictures)))
+        tower.learn(_tried(writer, "image", None)[1])
+        encoders = {"image": tower}
+    probe.decide(backbone, config.sharing)
+    prove(library, backbone, encoders, writer)
+    return writer, backbone, encoders
+
+
 def _whole(
     library: PreTrainedModel, processor: ProcessorMixin, settings: Mapping[str, MediaSettings], why: ModelError
 ) -> _Parts:
@@ -186,7 +231,7 @@ def load_processor(source: Source, config: ModelConfig, library: PreTrainedModel
 
 @torch.no_grad()
 def prove(
-    library: PreTrainedModel, backbone: CausalLMBackbone, encoders: Mapping[str, TowerEncoder], writer: ProcessorWriter
+    library: PreTrainedModel, backbone: CausalLMBackbone, encoders: Mapping[str, Encoder], writer: ProcessorWriter
 ) -> None:
     """Raise where the parts, put together, do not give what the whole model gives for a row with each medium."""
     for name, encoder in encoders.items():

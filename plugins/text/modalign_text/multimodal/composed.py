@@ -249,7 +249,13 @@ class ComposedAssembly(LanguageAssembly):
         if not self._makers:
             return super().generate(model, prompts, config, progress=progress)
         write = Writer(
-            model, library=self.library, chat=self._chat, markers=self.writer, makers=self._makers, stops=self.stops
+            model,
+            library=self.library,
+            chat=self._chat,
+            markers=self.writer,
+            makers=self._makers,
+            stops=self.stops,
+            stands=self.writer.stands,
         )
         return write(prompts, config, progress)
 

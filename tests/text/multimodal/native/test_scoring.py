@@ -90,7 +90,9 @@ def test_what_opens_a_picture_is_said_and_what_the_format_dictates_is_given(fold
 def test_what_follows_a_picture_sees_it(folder: Path, family: str) -> None:
     model = loaded(folder, family)
     said = [
-        scores(model, Comparison.unpaired([message("user", "a dog")], answer(picture(seed), "done"))).units["text"].values
+        scores(model, Comparison.unpaired([message("user", "a dog")], answer(picture(seed), "done")))
+        .units["text"]
+        .values
         for seed in (2, 3)
     ]
     assert torch.equal(said[0][:1], said[1][:1])  # what opens it

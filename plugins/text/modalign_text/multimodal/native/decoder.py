@@ -17,7 +17,7 @@ from modalign.batch import Batch, Medium
 from modalign.draws import Draws
 from modalign.errors import ModelError
 from modalign.ops.linear_logprob import linear_logprob
-from modalign.roles import Decoder
+from modalign.roles import GIVEN, Decoder
 from modalign.scores import UnitKind, Units
 from modalign_text.decoder import TextDecoder, called, plain
 from modalign_text.multimodal.native.pictures import InVocabulary, JanusPictures, Pictures
@@ -41,6 +41,11 @@ class PictureDecoder(Decoder, ABC):
     def shape(self) -> str:
         rows, columns = self.pictures.drawn()
         return f"{rows * columns} codes of {self.pictures.size} -> {self.modality}"
+
+    @property
+    def places(self) -> tuple[bool, ...]:
+        """For each token of a picture that is to be drawn, whether its code is the model's to say."""
+        return tuple(one != GIVEN for one in self.pictures.places(self.pictures.drawn()))
 
     @abstractmethod
     def embedded(self, codes: Tensor) -> Tensor:

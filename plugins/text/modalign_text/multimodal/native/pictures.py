@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from modalign.batch import Medium
 from modalign.codes import CODES
 from modalign.content import Part
-from modalign.errors import ConfigError, ModelError, ShapeError
+from modalign.errors import ModelError, ShapeError
 from modalign.frozen import empty
 from modalign.memo import Memo
 from modalign.roles import GIVEN
@@ -29,8 +29,8 @@ _NAME: Final = "codes of image"  #: of what a step remembers
 class VQ(Protocol):
     """What the VQ models of transformers have in common."""
 
-    def encode(self, pixel_values: Tensor, *args: Tensor, **kwargs: object) -> Any: ...  # noqa: D102, ANN401
-    def decode(self, codes: Tensor) -> Tensor: ...  # noqa: D102
+    def encode(self, pixel_values: Tensor, *args: Tensor, **kwargs: object) -> Any: ...  # noqa: ANN401
+    def decode(self, codes: Tensor) -> Tensor: ...
 
 
 class Pictures(nn.Module, ABC):
@@ -109,7 +109,9 @@ class Pictures(nn.Module, ABC):
             made = (
                 {digest: self.run(medium) for digest, medium in fresh.items()}
                 if memo is None
-                else memo.frozen(_NAME, self.vq, fresh, lambda every: [self.ran(one, memo) for one in every], self.facts)
+                else memo.frozen(
+                    _NAME, self.vq, fresh, lambda every: [self.ran(one, memo) for one in every], self.facts
+                )
             )
             for digest, one in cast("dict[str, Tensor]", made).items():
                 if digest:
@@ -144,15 +146,19 @@ class Pictures(nn.Module, ABC):
     def tokens(self, pixels: Tensor, medium: Medium) -> Tensor:
         """The codes ``n`` of pixels ``1 c y x``."""
 
-    @torch.no_grad()
-    def picture(self, codes: Tensor, grid: tuple[int, int]) -> Part:
-        """The picture that codes ``n`` are."""
+    def check(self) -> None:
+        """Raise where codes cannot become pixels."""
         if self.mute is not None:
             raise ModelError(
                 "this model has opened a picture, and its codes cannot be made pixels",
                 got=self.mute,
                 fix="its pictures can be scored and trained on; let it write words alone with max_media=0",
             )
+
+    @torch.no_grad()
+    def picture(self, codes: Tensor, grid: tuple[int, int]) -> Part:
+        """The picture that codes ``n`` are, `GIVEN` among them."""
+        self.check()
         images = cast(Any, self.processor).image_processor
         pixels = self.pixels(codes[codes != GIVEN], grid)[0].float().cpu()  # c y x
         mean, std = (torch.tensor(one)[:, None, None] for one in (images.image_mean, images.image_std))
@@ -241,7 +247,9 @@ class Emu3Pictures(InVocabulary):
         return self.numbered(self._mapping.convert_img2bpe(codes)).flatten()
 
     def pixels(self, codes: Tensor, grid: tuple[int, int]) -> Tensor:
-        numbers = self._mapping.bpe2img_mapping_tensor.to(codes.device)[self.token_ids(codes)]  # as the VQ model has them
+        numbers = self._mapping.bpe2img_mapping_tensor.to(codes.device)[
+            self.token_ids(codes)
+        ]  # as the VQ model has them
         return cast(VQ, self.vq).decode(rearrange(numbers.long(), "(h w) -> 1 h w", h=grid[0]))
 
 

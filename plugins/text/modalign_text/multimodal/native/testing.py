@@ -53,10 +53,7 @@ def _janus() -> _Made:
         chat_template=tokenizer.chat_template,
         num_image_tokens=16,
     )
-    model = _library.JanusForConditionalGeneration(config)
-    model.generation_config.bos_token_id = token_id(tokenizer, TEXT)
-    model.generation_config.generation_kwargs = {"boi_token_id": token_id(tokenizer, begin)}
-    return model, processor
+    return _library.JanusForConditionalGeneration(config), processor
 
 
 def _chameleon() -> _Made:

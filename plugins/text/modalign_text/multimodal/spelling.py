@@ -60,23 +60,21 @@ def spell(
     """
     found: list[Tensor] = []
     kept: Mapping[str, object] = {}
-    embeddings, mask = given
+    fresh, mask = given
     if nothing is not None:
-        embeddings, mask = torch.cat([embeddings, nothing]), torch.cat([mask, mask])
-    fresh = embeddings
+        fresh, mask = torch.cat([fresh, nothing]), torch.cat([mask, mask])
     for free in decoder.places:
-        state, kept = _step(library, fresh, mask, kept)
+        state, kept = _step(library, fresh, mask, kept)  # what it keeps nothing of is given again whole
         if free:
             codes = _pick(_guided(decoder.logits(state).float(), nothing is not None, config), sources, config)  # r
         else:
             codes = torch.full((len(sources),), GIVEN, device=mask.device)
         found.append(codes)
-        said = decoder.embedded(codes)[:, None].to(embeddings.dtype)  # r 1 d
+        said = decoder.embedded(codes)[:, None].to(fresh.dtype)  # r 1 d
         if nothing is not None:
             said = torch.cat([said, said])
-        embeddings = torch.cat([embeddings, said], 1)
         mask = torch.cat([mask, torch.ones_like(mask[:, :1])], 1)
-        fresh = said if kept else embeddings
+        fresh = said if kept else torch.cat([fresh, said], 1)
     return torch.stack(found, 1)
 
 

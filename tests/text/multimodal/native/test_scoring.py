@@ -89,12 +89,8 @@ def test_what_opens_a_picture_is_said_and_what_the_format_dictates_is_given(fold
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_follows_a_picture_sees_it(folder: Path, family: str) -> None:
     model = loaded(folder, family)
-    said = [
-        scores(model, Comparison.unpaired([message("user", "a dog")], answer(picture(seed), "done")))
-        .units["text"]
-        .values
-        for seed in (2, 3)
-    ]
+    rows = [Comparison.unpaired([message("user", "a dog")], answer(picture(seed), "done")) for seed in (2, 3)]
+    said = [scores(model, row).units["text"].values for row in rows]
     assert torch.equal(said[0][:1], said[1][:1])  # what opens it
     assert (said[0][1:] - said[1][1:]).abs().max() > 1e-3
 
@@ -145,3 +141,13 @@ def test_a_weight_counts_pictures_less_and_zero_makes_them_context(folder: Path,
     silent = scores(loaded(folder, family, options={"image_weight": 0}), both())
     text = torch.zeros_like(silent.logps).index_add(0, silent.response[~drawn], silent.segments[~drawn])
     torch.testing.assert_close(silent.logps, text)
+
+
+def test_an_emu3_conversation_begins_as_its_processor_begins_it(folder: Path) -> None:
+    model = loaded(folder, "emu3")
+    processor = cast(Any, model.assembly).writer.processor
+    text = processor.apply_chat_template([{"role": "user", "content": [{"type": "text", "text": "a dog"}]}])
+    one, _ = sample(model, draws()).encoded
+    wanted = processor(text=[text], return_tensors="pt")["input_ids"][0].tolist()
+    assert list(one.tokens[: len(wanted)]) == wanted
+    assert cast(Any, model.assembly.preparer).prompt_ids([message("user", "a dog")])[: len(wanted)] == wanted

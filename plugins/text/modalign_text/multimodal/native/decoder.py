@@ -30,7 +30,7 @@ class PictureDecoder(Decoder, ABC):
     allows no other. Tokens that the format dictates (sizes, ends of lines and frames) have probability 1, and are no
     units. What opens a picture is said by the model, and scored as text.
 
-    Segments give the numbers of codes in their picture; the codes are found when they are scored, where the VQ model is.
+    Segments give the numbers of codes in their picture; codes are found when they are scored, where the VQ model is.
     """
 
     modality: str = "image"

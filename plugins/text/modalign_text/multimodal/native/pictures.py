@@ -29,7 +29,7 @@ _NAME: Final = "codes of image"  #: of what a step remembers
 class VQ(Protocol):
     """What the VQ models of transformers have in common."""
 
-    def encode(self, pixel_values: Tensor, *args: Tensor, **kwargs: object) -> Any: ...  # noqa: ANN401
+    def encode(self, pixel_values: Tensor, *sizes: Tensor) -> Any: ...  # noqa: ANN401 - an output class each
     def decode(self, codes: Tensor) -> Tensor: ...
 
 
@@ -88,6 +88,11 @@ class Pictures(nn.Module, ABC):
         return tuple(range(grid[0] * grid[1]))
 
     @property
+    def begins(self) -> str:
+        """What the processor puts before every conversation, whatever its chat template writes."""
+        return ""
+
+    @property
     def never(self) -> frozenset[int]:
         """Tokens that are given and never said."""
         return frozenset({*self.end, self.stands})
@@ -105,30 +110,26 @@ class Pictures(nn.Module, ABC):
             if known is not None and known.cost == medium.cost:
                 found[digest] = known.tensors[CODES].to(device)
         fresh = {digest: medium for digest, medium in media.items() if digest not in found}
-        if fresh:
-            made = (
-                {digest: self.run(medium) for digest, medium in fresh.items()}
-                if memo is None
-                else memo.frozen(
-                    _NAME, self.vq, fresh, lambda every: [self.ran(one, memo) for one in every], self.facts
-                )
-            )
-            for digest, one in cast("dict[str, Tensor]", made).items():
-                if digest:
-                    self.keep(digest, one)
-                found[digest] = one
+        for digest, one in self._made(fresh, memo).items() if fresh else ():
+            self.keep(digest, one)
+            found[digest] = one
         return found
+
+    def _made(self, media: Mapping[str, Medium], memo: Memo | None) -> dict[str, Tensor]:
+        if memo is None:
+            return {digest: self.run(medium) for digest, medium in media.items()}
+
+        def run(every: list[Medium]) -> list[Tensor]:
+            if not self.apart:  # else the pictures that a tower reads are counted
+                memo.passes["image"] += len(every)
+            return [self.run(medium) for medium in every]
+
+        return cast("dict[str, Tensor]", memo.frozen(_NAME, self.vq, media, run, self.facts))
 
     def keep(self, digest: str, codes: Tensor) -> None:
         """Remember that a picture is these codes."""
         medium = Medium(modality="image", tensors={CODES: codes.detach().cpu()}, cost=len(codes))
         self._known.keep(digest, medium)
-
-    def ran(self, medium: Medium, memo: Memo) -> Tensor:
-        """The same as `run`, counted."""
-        if not self.apart:  # else the pictures that a tower reads are counted
-            memo.passes["image"] += 1
-        return self.run(medium)
 
     @torch.no_grad()
     def run(self, medium: Medium) -> Tensor:
@@ -206,8 +207,8 @@ class InVocabulary(Pictures):
 class Emu3Pictures(InVocabulary):
     """Emu3 (https://arxiv.org/abs/2409.18869): size as words, then rows of codes with an end of line behind each.
 
-    ``<|image start|>H*W<|image token|>`` codes and ends of lines ``<|extra_201|><|image end|>``: the model says the first
-    token; the size, the ends of lines and what follows are given, as in the authors' own sampling.
+    ``<|image start|>H*W<|image token|>`` codes and ends of lines ``<|extra_201|><|image end|>``: the model says the
+    first token; the size, the ends of lines and what follows are given, as in the authors' own sampling.
     """
 
     arrays = True
@@ -238,6 +239,10 @@ class Emu3Pictures(InVocabulary):
         return tuple(GIVEN if at % (columns + 1) == columns else at for at in each)
 
     @property
+    def begins(self) -> str:
+        return str(cast(Any, self.processor).bos_token)
+
+    @property
     def never(self) -> frozenset[int]:
         return super().never | {self.given, self._tokens(self._wrapper)}
 
@@ -247,9 +252,8 @@ class Emu3Pictures(InVocabulary):
         return self.numbered(self._mapping.convert_img2bpe(codes)).flatten()
 
     def pixels(self, codes: Tensor, grid: tuple[int, int]) -> Tensor:
-        numbers = self._mapping.bpe2img_mapping_tensor.to(codes.device)[
-            self.token_ids(codes)
-        ]  # as the VQ model has them
+        table = self._mapping.bpe2img_mapping_tensor.to(codes.device)
+        numbers = table[self.token_ids(codes)]  # as the VQ model has them
         return cast(VQ, self.vq).decode(rearrange(numbers.long(), "(h w) -> 1 h w", h=grid[0]))
 
 

@@ -1,4 +1,4 @@
-"""Pictures in the texts of a checkpoint that draws: read where they are shown, scored where the model has drawn them."""
+"""Pictures in the texts of a checkpoint that draws: read where they are shown, scored where the model draws them."""
 
 from __future__ import annotations
 
@@ -40,6 +40,14 @@ class NativeWriter(ProcessorWriter, Drawing):
         self.makes = frozenset({"image"}) & self.takes
         self.openers = {pictures.begin: "image"}
 
+    @property
+    def template(self) -> str | None:
+        found = super().template or self.tokenizer.chat_template
+        begins = self.pictures.begins
+        if not isinstance(found, str) or not begins or begins in found or "bos_token" in found:
+            return super().template
+        return f"{{{{ {begins!r} }}}}{found}"
+
     def drawn(self, part: Part) -> tuple[EncodedSegment, Mapping[str, Medium]]:
         medium, pictures = self.medium(part), self.pictures
         start = cast(int, medium.extra[_AHEAD])
@@ -48,7 +56,7 @@ class NativeWriter(ProcessorWriter, Drawing):
             raise ModelError(
                 "this processor writes a picture in another number of tokens than its VQ model gives codes",
                 got=f"{medium.cost} tokens, {len(codes)} codes",
-                fix="make `num_image_tokens` or `image_seq_length` of the processor what the checkpoint was trained with",
+                fix="give the processor the `num_image_tokens` or `image_seq_length` that the checkpoint was trained with",
             )
         key = self.key(part)
         segment = EncodedSegment(

@@ -222,5 +222,7 @@ def test_the_size_of_an_emu3_picture_is_an_option_and_is_saved(taught: Path) -> 
         modalign.load(taught / "janus", options={"image_area": 64})
     assert caught.value.where == "model.options.image_area"
     with pytest.raises(ConfigError) as caught:
+        modalign.load(taught / "janus", options={"image_weight": -1})
+    assert caught.value.where == "model.options.image_weight"
+    with pytest.raises(ConfigError, match="image_weight"):
         modalign.load(taught / "janus", options={"image_wait": 1})
-    assert caught.value.where == "model.options.image_wait"

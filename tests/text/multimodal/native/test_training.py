@@ -12,16 +12,17 @@ import torch
 from transformers import AutoModelForMultimodalLM
 
 import modalign
-from modalign.assembler import Sample, assemble
+from modalign.assembler import Sample, assemble, encode
 from modalign.comparison import Comparison
 from modalign.config import AdapterConfig
 from modalign.draws import Draws
-from modalign.errors import ConfigError
+from modalign.errors import ConfigError, DataError
 from modalign.model import Model
 from modalign.objectives import DPO, KTO, SFT, BradleyTerry
 from modalign.objectives.base import Objective
 from modalign.training import Trainer
 from modalign_text.multimodal.native.cases import FAMILIES, SMALL, both, draws, loaded, reads
+from modalign_text.multimodal.testing import tiny_multimodal
 
 OBJECTIVES: Mapping[str, tuple[Objective, float | None]] = {
     "sft": (SFT(), None),
@@ -181,9 +182,7 @@ def test_a_model_says_what_it_is(folder: Path, family: str) -> None:
 
 
 def test_other_checkpoints_have_no_such_settings(folder: Path) -> None:
-    from modalign_text.multimodal.testing import tiny_multimodal
-
-    with pytest.raises(ConfigError, match="no further settings"):
+    with pytest.raises(ConfigError, match="no such settings"):
         modalign.load(tiny_multimodal(folder / "llava", "llava"), options={"image_weight": 1.0})
 
 
@@ -191,8 +190,5 @@ def test_other_checkpoints_have_no_such_settings(folder: Path) -> None:
 def test_two_pictures_of_the_same_codes_are_no_pair(folder: Path, family: str) -> None:
     model = loaded(folder, family)
     one = draws().responses[0]
-    from modalign.assembler import encode
-    from modalign.errors import DataError
-
     with pytest.raises(DataError, match="the same once encoded"):
         encode(Comparison.pair(draws().prompt, one, one), model.assembly.preparer, DPO().needs)

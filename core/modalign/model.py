@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, cast, final
 
@@ -19,6 +19,7 @@ from modalign.errors import ConfigError, ModelError
 from modalign.memo import Memo
 from modalign.roles import Assembly, Backbone, Connector, Decoder, Encoder, Head
 from modalign.scores import Scores, Units
+from modalign.streaming import Event, stream
 
 if TYPE_CHECKING:
     from modalign.describing import Description
@@ -162,6 +163,15 @@ class Model(nn.Module):
     ) -> list[Response]:
         """One response to each prompt; settings are those of `GenerationConfig`."""
         return self.assembly.generate(self, prompts, generation(settings), progress=progress)
+
+    def stream(self, prompt: Sequence[Message], **settings: object) -> Generator[Event, None, None]:
+        """One response as it is made: words, media that are opened and made, and at the end the whole.
+
+        The same settings give the same response as `generate`. The model is at work in a thread until the last event
+        is read, or the iterator is closed.
+        """
+        config = generation(settings)
+        return stream(lambda prompts: self.assembly.generate(self, prompts, config), prompt)
 
 
 def generation(settings: Mapping[str, object]) -> GenerationConfig:

@@ -39,6 +39,10 @@ class TrainingConfig(Config):
     gradient_accumulation_steps: PositiveInt = 1
     """Micro-batches per optimizer step; the loss is a sum over the global count, whatever the split."""
 
+    group_micro_batches: bool = False
+    """Lay the samples of a step that are alike in modalities and length into the same micro-batches: the same step,
+    with less that is filled up. For data of several modalities; with `gradient_accumulation_steps` above 1."""
+
     learning_rate: PositiveFloat = 1e-5
     """Peak learning rate of AdamW."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
 from types import TracebackType
 from typing import Protocol, Self, cast, final, runtime_checkable
 
@@ -91,14 +92,42 @@ class Assembling:
         return MicroBatch(batch=batch, samples=real, tokens=sum(map(len, batch.layout.spans)) if real else 0)
 
 
-class _Picked(Dataset[tuple[Pick, Sample | ModalignError]]):
+_Found = tuple[Pick, Sample | ModalignError]
+
+
+def grouped(planned: Sequence[Sequence[_Found]]) -> list[list[_Found]]:
+    """The samples of a step laid into as many micro-batches, of the same sizes, like ones together.
+
+    The loss of a step is a sum over its samples, divided by what all of them count: it stays the same but for rounding.
+    Less is filled up, and a micro-batch of words alone runs no tower. The dearest come first: where memory runs out it
+    does so at once.
+
+    planned: of each micro-batch; a problem of a sample leaves everything where it is.
+    """
+    every = [one for micro in planned for one in micro]
+    samples = [sample for _, sample in every if isinstance(sample, Sample)]
+    if len(samples) < len(every):
+        return [list(micro) for micro in planned]
+    order = sorted(range(len(every)), key=lambda at: alike(samples[at]), reverse=True)
+    ends = list(accumulate(len(micro) for micro in planned))
+    return [[every[at] for at in order[start:end]] for start, end in pairwise([0, *ends])]
+
+
+def alike(sample: Sample) -> tuple[tuple[str, ...], int]:
+    """What samples are grouped by: the modalities read and scored in them, and tokens of the longest sequence."""
+    names = {segment.modality for one in sample.encoded for segment in one.segments}
+    names |= {medium.modality for one in sample.encoded for medium in one.media.values()}
+    return tuple(sorted(names)), sample.length
+
+
+class _Picked(Dataset[_Found]):
     """Samples by pick, and in shared memory what each worker is at: a decoder that crashes takes its process along."""
 
     def __init__(self, samples: Samples, seed: int, workers: int) -> None:
         self.samples, self.seed = samples, seed
         self.at = torch.full((max(workers, 1),), -1).share_memory_()
 
-    def __getitem__(self, index: Pick) -> tuple[Pick, Sample | ModalignError]:
+    def __getitem__(self, index: Pick) -> _Found:
         worker = get_worker_info()
         number = 0 if worker is None else worker.id
         self.at[number] = index.position
@@ -128,26 +157,33 @@ class Steps:
     main process is when it learns of it.
     """
 
-    def __init__(self, picked: _Picked, plan: Plan, assembling: Assembling, *, rank: int, first: int, workers: int):
+    def __init__(
+        self, picked: _Picked, plan: Plan, assembling: Assembling, *, rank: int, first: int, workers: int, group: bool
+    ) -> None:
         self._picked, self._plan, self._rank, self._first = picked, plan, rank, first
+        self._assembling, self._group = assembling, group
         picks = (micro for step in range(first, plan.steps) for micro in plan.micro_batches(step, rank=rank))
         self._loader = DataLoader(
             picked,
             batch_sampler=picks,  # pyright: ignore[reportArgumentType]  # any iterable of keys is one
-            collate_fn=assembling,
+            collate_fn=list if group else assembling,
             num_workers=workers,
             # a generator of its own: to start iterating must not move the global random state, or a resumed run differs
             generator=torch.Generator().manual_seed(picked.seed),
         )
 
     def __iter__(self) -> Iterator[list[MicroBatch] | ModalignError]:
-        found = cast("Iterator[MicroBatch | ModalignError]", iter(self._loader))
+        found = iter(self._loader)
         for step in range(self._first, self._plan.steps):
-            made = [self._next(found) for _ in self._plan.micro_batches(step, rank=self._rank)]
+            given = [self._next(found) for _ in self._plan.micro_batches(step, rank=self._rank)]
+            if self._group:
+                made = [self._assembling(one) for one in grouped(cast("list[list[_Found]]", given))]
+            else:
+                made = cast("list[MicroBatch | ModalignError]", given)
             problem = next((one for one in made if isinstance(one, ModalignError)), None)
             yield problem or [one for one in made if isinstance(one, MicroBatch)]
 
-    def _next(self, found: Iterator[MicroBatch | ModalignError]) -> MicroBatch | ModalignError:
+    def _next(self, found: Iterator[object]) -> object:
         try:
             return next(found)
         except (OSError, EOFError) as error:
@@ -186,6 +222,11 @@ def load_steps(
     seed: int,
     first: int = 0,
     workers: int = 0,
+    group: bool = False,
 ) -> Steps:
-    """The micro-batches of each step from ``first`` on."""
-    return Steps(_Picked(samples, seed, workers), plan, assembling, rank=rank, first=first, workers=workers)
+    """The micro-batches of each step from ``first`` on.
+
+    group: lay like samples of a step together, as `grouped` does.
+    """
+    picked = _Picked(samples, seed, workers)
+    return Steps(picked, plan, assembling, rank=rank, first=first, workers=workers, group=group)

@@ -43,6 +43,7 @@ class Loop:
             seed=config.seed,
             first=progress.step,
             workers=config.dataloader_num_workers,
+            group=config.group_micro_batches,
         )
         self._clock = _Clock()
         with steps:

@@ -71,13 +71,14 @@ class LanguageAssembly(Assembly):
         stops, pad = self.stops, self.preparer.pad
         words = [number for number, prompt in enumerate(prompts) if not media_of(prompt)]
         plain = [self._chat.prompt_ids(prompts[number]) for number in words]
-        found = generate(self.library, plain, config, stops=stops, pad=pad, progress=progress)
+        say = self._chat.words
+        found = generate(self.library, plain, config, stops=stops, pad=pad, progress=progress, words=say)
         written = dict(zip(words, found, strict=True))
         for number in sorted(set(range(len(prompts))) - written.keys()):  # media of several prompts do not line up
             one = self._chat.prompt(prompts[number])
             media = self.given(model, one)
             (written[number],) = generate(
-                self.library, [one.tokens], config, stops=stops, pad=pad, progress=progress, media=media
+                self.library, [one.tokens], config, stops=stops, pad=pad, progress=progress, media=media, words=say
             )
         roles = (RAW if prompt[0].role == RAW else "assistant" for prompt in prompts)
         return [self._chat.response_of(written[number], role=role) for number, role in enumerate(roles)]

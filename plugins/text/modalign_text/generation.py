@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 from transformers import GenerationConfig as LibraryConfig
 from transformers import GenerationMixin, PreTrainedModel
+from transformers.generation.streamers import BaseStreamer
 
 from modalign.config import GenerationConfig
 from modalign.errors import DataError, ModelError
+from modalign.streaming import Said, heard, tell
 
 
 def generate(
@@ -28,6 +30,7 @@ def generate(
     media: Mapping[str, object] | None = None,
     keep: bool = False,
     never: Sequence[int] = (),
+    words: Callable[[Sequence[int]], str] | None = None,
 ) -> list[list[int]]:
     """The tokens written after each prompt, in their order, without the one that ended the turn.
 
@@ -37,6 +40,7 @@ def generate(
     media: what the model is given beside the tokens, of a single prompt or of one batch.
     keep: the token that ended it too, where there is one.
     never: token ids that are not written.
+    words: tokens as words, for who listens to a response as it is written.
     """
     if empty := [number for number, prompt in enumerate(prompts) if not prompt]:
         raise DataError("a prompt is empty once encoded", got=f"prompt {empty[0] + 1}", fix="give it some content")
@@ -50,11 +54,36 @@ def generate(
         for first in range(0, len(prompts), config.batch_size):
             batch = prompts[first : first + config.batch_size]
             tokens, mask = pad_left(batch, pad)
-            answer = write(input_ids=tokens.to(device), attention_mask=mask.to(device), **(media or {}))
+            told = {} if words is None or not heard() else {"streamer": _Teller(words, stops)}
+            answer = write(input_ids=tokens.to(device), attention_mask=mask.to(device), **told, **(media or {}))
             written.extend(cut(row, stops, keep=keep) for row in answer[:, tokens.shape[1] :].tolist())
             if progress is not None:
                 progress(len(batch))
     return written
+
+
+class _Teller(BaseStreamer):
+    """Tells what a model says, token by token; a character that takes several tokens is told when it is whole."""
+
+    def __init__(self, words: Callable[[Sequence[int]], str], stops: frozenset[int]) -> None:
+        self._words, self._stops = words, stops
+        self._ids: list[int] | None = None  # the first that comes is the prompt
+        self._told = ""
+
+    def put(self, value: Tensor) -> None:
+        if self._ids is None:
+            self._ids = []
+            return
+        self._ids += [token for token in value.flatten().tolist() if token not in self._stops]
+        self._tell(self._words(self._ids).removesuffix("\N{REPLACEMENT CHARACTER}"))
+
+    def end(self) -> None:
+        self._tell(self._words(self._ids or []))
+
+    def _tell(self, whole: str) -> None:
+        if whole.startswith(self._told) and len(whole) > len(self._told):
+            tell(Said(whole[len(self._told) :]))
+            self._told = whole
 
 
 def pad_left(prompts: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,13 +12,15 @@ from modalign.assembler import Sample, assemble, encode
 from modalign.batch import Batch
 from modalign.comparison import Comparison
 from modalign.draws import Draws
-from modalign.objectives import DPO, SFT
+from modalign.errors import DataError
+from modalign.objectives import DPO, KTO, SFT, Objective
 from modalign.scores import Scores, Units
 from modalign.testing import toy_model, toy_pairs
+from modalign.testing.doubles import BLOB
 from modalign.training import Trainer, TrainingConfig
-from modalign.training.loader import Assembling
+from modalign.training.loader import Assembling, grouped
 from modalign.training.optimizer import make_optimizer, schedule
-from modalign.training.plan import Plan
+from modalign.training.plan import Pick, Plan
 from modalign.training.steps import scored_tokens
 from modalign.training.storage.metricslog import read_metrics
 
@@ -131,9 +134,62 @@ def _pair(pair: Comparison) -> Sample:
 
 
 def test_a_filler_has_no_weight() -> None:
-    from modalign.training.plan import Pick
-
     sample = _pair(toy_pairs(1)[0])
     made = Assembling(share=True, pad=0, objective=DPO())([(Pick(0, real=False), sample)])
     assert not isinstance(made, Exception)
     assert (made.samples, made.tokens, made.batch.targets.weights.tolist()) == (0, 0, [0.0])
+
+
+def _look(seen: list[set[bool]], read: list[int], _: object, inputs: tuple[Batch, Draws]) -> None:
+    """Note whether the samples of a batch have blobs, and how many tokens are read for them."""
+    batch = inputs[0]
+    blobs = {batch.ids[one.response] for one in batch.segments if one.modality == BLOB}
+    seen.append({name in blobs for name in batch.ids})
+    read.append(batch.tokens.numel())
+
+
+def _mixed() -> list[Comparison]:
+    """Pairs of words, and pairs with blobs among them, by turns."""
+    either = toy_pairs(8, blobs=True), toy_pairs(8)
+    return [replace(either[number % 2][number], id=str(number)) for number in range(8)]
+
+
+@pytest.mark.parametrize("objective", [DPO(), SFT(), KTO()], ids=lambda one: type(one).__name__)
+def test_like_samples_lie_together_and_the_step_stays_the_same(objective: Objective, tmp_path: Path) -> None:
+    widths: dict[bool, int] = {}
+    ended: dict[bool, dict[str, torch.Tensor]] = {}
+    for group in (False, True):
+        model = toy_model()
+        seen: list[set[bool]] = []
+        read: list[int] = []
+
+        handle = model.register_forward_pre_hook(partial(_look, seen, read))
+        Trainer(
+            model=model,
+            objective=objective,
+            data=_mixed(),
+            output_dir=tmp_path / str(group),
+            per_device_train_batch_size=2,
+            gradient_accumulation_steps=4,
+            max_steps=3,
+            learning_rate=1e-2,
+            adam_epsilon=1e-2,  # a gradient that is nothing but rounding moves nothing
+            group_micro_batches=group,
+            quiet=True,
+        ).train()
+        handle.remove()
+        widths[group] = sum(read)
+        ended[group] = {name: value.detach() for name, value in model.named_parameters()}
+        if not objective.needs.mismatched:  # another prompt's response may be of another kind
+            assert all(len(kinds) == 1 for kinds in seen) == group
+    for name, value in ended[False].items():
+        assert torch.allclose(ended[True][name], value, rtol=1e-4, atol=1e-6), name
+    first, second = ([row["loss"] for row in rows(tmp_path / str(group)) if "loss" in row] for group in (False, True))
+    assert second == pytest.approx(first, rel=1e-5)
+    assert objective.needs.mismatched or widths[True] < widths[False]
+
+
+def test_a_problem_of_a_sample_leaves_the_step_as_it_is() -> None:
+    sample, problem = _pair(toy_pairs(1)[0]), DataError("wrong")
+    planned = [[(Pick(0), sample)], [(Pick(1), problem)]]
+    assert grouped(planned) == planned

@@ -23,6 +23,7 @@ from modalign.content import RAW, Message, Part, Response
 from modalign.frozen import empty
 from modalign.model import Model
 from modalign.roles import Encoded, EncodedSegment, EncodedSlot
+from modalign.streaming import Made, Opened, tell
 from modalign.training.reference import evaluating
 from modalign_text.backbone import CausalLMBackbone
 from modalign_text.generation import generate
@@ -155,6 +156,7 @@ class Writer:
             media=self._embedded(lines),
             keep=True,
             never=sorted(self.markers.never | (self.openers.keys() - opens.keys())),  # given, never said
+            words=self.chat.words,
         )
         for one, ids in zip(lines, written, strict=True):
             said = ids[: one.left]
@@ -179,6 +181,7 @@ class Writer:
 
     def _paint(self, modality: str, lines: Sequence[_Line], config: GenerationConfig) -> None:
         """The medium that each of these has opened, and what the model sees of it."""
+        tell(Opened(modality))
         sources = [_source(config.seed, one.number, modality, one.made[modality]) for one in lines]
         for one in lines:
             one.tokens += self.markers.ahead(modality)
@@ -196,6 +199,7 @@ class Writer:
             line.run.pop()
             self._say(line)
             line.parts.append(part)
+            tell(Made(part))
             line.made[modality] += 1
             self._show(line, part)
             if line.left == 0:

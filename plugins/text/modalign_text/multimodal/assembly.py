@@ -63,6 +63,7 @@ class MultimodalAssembly(LanguageAssembly):
         if not isinstance(self.writer, NativeWriter):
             return super().generate(model, prompts, config, progress=progress)
         drawing = Native(decoder=cast(PictureDecoder, model.decoders["image"]), writer=self.writer)
+        drawing.check(config)
         write = Writer(
             model,
             library=self.library,

@@ -49,23 +49,23 @@ class Native:
         """
         pictures = self.decoder.pictures
         pictures.check()
-        nothing = self._nothing(library, tokens, given[0].device) if self._guided(config) else None
+        guided = config.guidance_scale not in (None, 1.0)
+        nothing = self._nothing(library, tokens, given[0].device) if guided else None
         codes = spell(library, self.decoder, given, sources, config, nothing=nothing)
         parts = [pictures.picture(one, pictures.drawn()) for one in codes]
         for part, one in zip(parts, codes, strict=True):
             pictures.keep(self.writer.key(part), one)
         return parts
 
-    def _guided(self, config: GenerationConfig) -> bool:
-        asked = config.guidance_scale not in (None, 1.0)
-        if asked and not self.decoder.pictures.apart:
+    def check(self, config: GenerationConfig) -> None:
+        """Raise where something is asked for that this family is not sampled by."""
+        if config.guidance_scale not in (None, 1.0) and not self.decoder.pictures.apart:
             raise ConfigError(
                 "pictures of this family are sampled without guidance",
                 where="guidance_scale",
                 got=config.guidance_scale,
                 fix="leave it out; Janus takes it",
             )
-        return asked
 
     def _nothing(self, library: PreTrainedModel, tokens: Sequence[Sequence[int]], device: torch.device) -> Tensor:
         """Embeddings ``r n d`` of the sequences with padding for all but what begins them and opens the picture.

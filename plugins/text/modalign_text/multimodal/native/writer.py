@@ -56,7 +56,7 @@ class NativeWriter(ProcessorWriter, Drawing):
             raise ModelError(
                 "this processor writes a picture in another number of tokens than its VQ model gives codes",
                 got=f"{medium.cost} tokens, {len(codes)} codes",
-                fix="give the processor the `num_image_tokens` or `image_seq_length` that the checkpoint was trained with",
+                fix="set the processor's `num_image_tokens` or `image_seq_length` to the checkpoint's own",
             )
         key = self.key(part)
         segment = EncodedSegment(

@@ -191,6 +191,13 @@ def _task(asks: Sequence[str], gives: Sequence[str], *, subset: str | None = Non
     )
 
 
+def _draws(family: str, name: str, asks: Sequence[str], gives: Sequence[str]) -> Row:
+    """A task of one checkpoint that reads pictures and draws them."""
+    model = Maker(name=name, make=lambda folder: tiny_multimodal(folder, family, scale=4.0))
+    task = f"{'-'.join(('text', *asks))}-to-{'-'.join(gives)} ({name})"
+    return Row(name=task, answers=model, judges=model, asks=tuple(asks), gives=tuple(gives))
+
+
 ROWS: Final = (
     Row(name="text-to-text", subset="t2t", answers=_WORDS, judges=_WORDS),
     Row(name="text-image-to-text", subset="ti2t", answers=_SEES, judges=_SEES),
@@ -205,6 +212,12 @@ ROWS: Final = (
     _task(["image"], ["video"]),
     _task(["video"], ["audio"]),
     _task(["image", "audio", "video"], ["text", "image", "audio", "video"]),
+    _draws("janus", "Janus", [], ["image"]),
+    _draws("janus", "Janus", ["image"], ["text", "image"]),
+    _draws("emu3", "Emu3", [], ["image"]),
+    _draws("emu3", "Emu3", ["image"], ["text", "image"]),
+    _draws("chameleon", "Chameleon", [], ["image"]),
+    _draws("chameleon", "Chameleon", ["image"], ["text", "image"]),
 )
 
 COLUMNS: Final = (

@@ -15,9 +15,11 @@ from modalign.comparison import Comparison
 from modalign.content import Part, Response
 from modalign.draws import Draws
 from modalign.errors import ConfigError, ModelError
-from modalign.model import Model
+from modalign.model import Model, generation
 from modalign.objectives import SFT
+from modalign.streaming import Ended, Made, Opened, Said
 from modalign.training import Trainer
+from modalign_text.generation import generate
 from modalign_text.multimodal.cases import answer, message
 from modalign_text.multimodal.native.cases import FAMILIES, loaded, picture
 
@@ -226,3 +228,39 @@ def test_the_size_of_an_emu3_picture_is_an_option_and_is_saved(taught: Path) -> 
     assert caught.value.where == "model.options.image_weight"
     with pytest.raises(ConfigError, match="image_weight"):
         modalign.load(taught / "janus", options={"image_wait": 1})
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_it_answers_about_a_picture_as_transformers_does(taught: Path, family: str) -> None:
+    model = modalign.load(taught / family)
+    prompt = [message("user", "look: ", picture(7), " what?")]
+    (said,) = model.generate([prompt], max_new_tokens=6, max_media=0)
+    assembly, preparer = cast(Any, model.assembly), cast(Any, model.assembly.preparer)
+    one, writer = preparer.prompt(prompt), assembly.writer
+    ids = generate(
+        assembly.library,
+        [one.tokens],
+        generation({"max_new_tokens": 6}),
+        stops=assembly.stops,
+        pad=preparer.pad,
+        media={name: value for name, value in assembly.given(model, one).items() if name != "cache"},
+        never=sorted(writer.never | writer.openers.keys()),
+    )
+    assert [part.value for part in said.parts()] == [preparer.words(ids[0])]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_codes_do_not_depend_on_the_precision_around_them(taught: Path, family: str) -> None:
+    model = modalign.load(taught / family)
+    pictures, medium = cast(Any, model.assembly).writer.pictures, cast(Any, model.assembly.preparer).media.medium
+    plain = [pictures.run(medium(picture(seed))).tolist() for seed in range(4)]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert [pictures.run(medium(picture(seed))).tolist() for seed in range(4)] == plain
+
+
+@pytest.mark.parametrize("family", DRAWS)
+def test_a_picture_is_told_as_it_is_opened_and_made(taught: Path, family: str) -> None:
+    model = modalign.load(taught / family)
+    events = list(model.stream(ASKED, max_new_tokens=8))
+    assert [type(one) for one in events if not isinstance(one, Said)] == [Opened, Made, Ended]
+    assert shown(cast(Ended, events[-1]).response) == shown(model.generate([ASKED], max_new_tokens=8)[0])

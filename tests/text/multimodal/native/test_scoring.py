@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import modalign
 from modalign.assembler import Sample, assemble
 from modalign.batch import Batch
 from modalign.comparison import Comparison
@@ -16,6 +17,7 @@ from modalign.roles import GIVEN
 from modalign.scores import Scores
 from modalign_text.multimodal.cases import answer, message
 from modalign_text.multimodal.native.cases import FAMILIES, both, draws, loaded, oracle, picture, reads
+from modalign_text.multimodal.testing import tiny_multimodal
 
 EVERY = {"reads": reads, "draws": draws, "both": both}
 
@@ -151,3 +153,28 @@ def test_an_emu3_conversation_begins_as_its_processor_begins_it(folder: Path) ->
     wanted = processor(text=[text], return_tensors="pt")["input_ids"][0].tolist()
     assert list(one.tokens[: len(wanted)]) == wanted
     assert cast(Any, model.assembly.preparer).prompt_ids([message("user", "a dog")])[: len(wanted)] == wanted
+
+
+def test_a_chameleon_without_a_chat_template_is_asked_as_its_processor_asks(tmp_path: Path) -> None:
+    tiny_multimodal(tmp_path, "chameleon")
+    (tmp_path / "chat_template.jinja").unlink()
+    model = modalign.load(tmp_path)
+    processor = cast(Any, model.assembly).writer.processor
+    shown = (picture(1).value.clamp(0, 1) * 255).to(torch.uint8)  # pyright: ignore[reportAttributeAccessIssue]
+    wanted = processor(text="look: <image> what?", images=[shown], return_tensors="pt")["input_ids"][0].tolist()
+    assert cast(Any, model.assembly.preparer).prompt_ids([message("user", "look: ", picture(1), " what?")]) == wanted
+    one, _ = sample(model, both()).encoded
+    tokenizer = processor.tokenizer
+    assert tokenizer.decode(list(one.tokens[-6:])).endswith("done<|im_end|>")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_picture_is_cut_off_whole(folder: Path, family: str) -> None:
+    model = loaded(folder, family)
+    preparer = model.assembly.preparer
+    whole, _ = preparer.encode(both())
+    pictures = sorted((one for one in whole.segments if one.decoder == "image"), key=lambda one: one.start)
+    cut, _ = preparer.encode(both(), max_length=pictures[1].stop - 3, truncate="response")
+    assert [one for one in cut.segments if one.decoder == "image"] == pictures[:1]
+    assert len(cut.tokens) <= pictures[1].start
+    assert pictures[1].digest not in cut.media

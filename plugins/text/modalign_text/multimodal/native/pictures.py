@@ -25,6 +25,15 @@ from modalign_text.multimodal.keeping import Kept
 
 _NAME: Final = "codes of image"  #: of what a step remembers
 
+#: what Chameleon's processor and tokenizer write: a separator behind what was asked, an end behind what was answered
+_CHAMELEON: Final = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'text' %}{{ part['text'] }}{% else %}{{ '<image>' }}{% endif %}"
+    "{% endfor %}{% endif %}"
+    "{{ eos_token if message['role'] == 'assistant' else sep_token }}{% endfor %}"
+)
+
 
 class VQ(Protocol):
     """What the VQ models of transformers have in common."""
@@ -87,10 +96,12 @@ class Pictures(nn.Module, ABC):
         """For each token that stands for the picture its code's number, or `GIVEN` where the format says it."""
         return tuple(range(grid[0] * grid[1]))
 
-    @property
-    def begins(self) -> str:
-        """What the processor puts before every conversation, whatever its chat template writes."""
-        return ""
+    def template(self, found: str | None) -> str | None:
+        """The chat template of the checkpoint, with what its processor writes around conversations.
+
+        found: what the checkpoint has.
+        """
+        return found
 
     @property
     def never(self) -> frozenset[int]:
@@ -238,9 +249,11 @@ class Emu3Pictures(InVocabulary):
         each = range(rows * (columns + 1))
         return tuple(GIVEN if at % (columns + 1) == columns else at for at in each)
 
-    @property
-    def begins(self) -> str:
-        return str(cast(Any, self.processor).bos_token)
+    def template(self, found: str | None) -> str | None:
+        begins = str(cast(Any, self.processor).bos_token)  # the processor puts it there, and no template does
+        if found is None or begins in found or "bos_token" in found:
+            return found
+        return f"{{{{ {begins!r} }}}}{found}"
 
     @property
     def never(self) -> frozenset[int]:
@@ -262,6 +275,9 @@ class ChameleonPictures(InVocabulary):
     """Chameleon (https://arxiv.org/abs/2405.09818): a square of codes; transformers has no decoder for them."""
 
     mute = "ChameleonVQVAE of transformers encodes pictures and has no decoder"
+
+    def template(self, found: str | None) -> str | None:
+        return _CHAMELEON if found is None else found  # checkpoints have none, and their processor does as this one
 
     def grid(self, medium: Medium) -> tuple[int, int]:
         return self.drawn()

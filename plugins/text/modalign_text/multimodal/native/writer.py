@@ -42,11 +42,8 @@ class NativeWriter(ProcessorWriter, Drawing):
 
     @property
     def template(self) -> str | None:
-        found = super().template or self.tokenizer.chat_template
-        begins = self.pictures.begins
-        if not isinstance(found, str) or not begins or begins in found or "bos_token" in found:
-            return super().template
-        return f"{{{{ {begins!r} }}}}{found}"
+        own = self.tokenizer.chat_template
+        return self.pictures.template(super().template or (own if isinstance(own, str) else None))
 
     def drawn(self, part: Part) -> tuple[EncodedSegment, Mapping[str, Medium]]:
         medium, pictures = self.medium(part), self.pictures

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +48,7 @@ def generate(
     # Janus has a `generate` of its own for its two heads, which sets a length twice and warns of it: words need no more
     # than the common one
     own = model.config.model_type == "janus"
-    write = cast(Callable[..., Tensor], partial(GenerationMixin.generate, model) if own else model.generate)
+    write = cast(Callable[..., Tensor], partial(cast(Any, GenerationMixin).generate, model) if own else model.generate)
     written: list[list[int]] = []
     with torch.no_grad(), seeded(config.seed, device), _speaking(model, _settings(model, config, stops, pad, never)):
         for first in range(0, len(prompts), config.batch_size):

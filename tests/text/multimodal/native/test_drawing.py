@@ -19,9 +19,11 @@ from modalign.model import Model, generation
 from modalign.objectives import SFT
 from modalign.streaming import Ended, Made, Opened, Said
 from modalign.training import Trainer
-from modalign_text.generation import generate
+from modalign_text.generation import generate, pad_left
 from modalign_text.multimodal.cases import answer, message
 from modalign_text.multimodal.native.cases import FAMILIES, loaded, picture
+from modalign_text.multimodal.native.decoder import PictureDecoder
+from modalign_text.multimodal.native.drawn import Native
 
 DRAWS = ("emu3", "janus")  # Chameleon's VQ model has no decoder
 ASKED = [message("user", "a dog")]
@@ -78,32 +80,41 @@ def test_words_a_picture_and_words_again(taught: Path, family: str) -> None:
         assert codes(model, made).tolist() == wanted.tolist()
 
 
+@torch.no_grad()
 @pytest.mark.filterwarnings("ignore")  # its own static cache and generation config warn
 @pytest.mark.parametrize("scale", [2.0, 5.0])
 def test_janus_draws_the_codes_that_transformers_draws(taught: Path, scale: float) -> None:
-    model = modalign.load(taught / "janus")
-    library = cast(Any, model.assembly).library
-    (said,) = model.generate([ASKED], max_new_tokens=8, guidance_scale=scale)
-    tokenizer = cast(Any, model.assembly.preparer).tokenizer
-    head = model.assembly.preparer.prompt_ids(ASKED)  # pyright: ignore[reportAttributeAccessIssue]
-    tokens = [*head, *tokenizer("so:")["input_ids"], tokenizer.convert_tokens_to_ids("<begin_of_image>")]
-    ids = torch.tensor([tokens])
-    library.generation_config.generation_kwargs = {"boi_token_id": tokens[-1]}
+    model = loaded(taught / "new", "janus")  # it knows no picture by heart, so that guidance shows
+    assembly, preparer = cast(Any, model.assembly), cast(Any, model.assembly.preparer)
+    library, processor, tokenizer = assembly.library, assembly.writer.processor, preparer.tokenizer
+    begin = tokenizer.convert_tokens_to_ids("<begin_of_image>")
+    prompts = [[*preparer.prompt_ids([message("user", said)]), begin] for said in ("a dog", "a very small red cat")]
+    prompts = [[tokenizer.bos_token_id, *prompt] for prompt in prompts]
+    ids, mask = pad_left(prompts, preparer.pad)
+    library.generation_config.generation_kwargs = {"boi_token_id": begin}
     expected = library.generate(
         input_ids=ids,
-        attention_mask=torch.ones_like(ids),
+        attention_mask=mask,
         generation_mode="image",
         do_sample=False,
         guidance_scale=scale,
         bos_token_id=tokenizer.bos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        pad_token_id=preparer.pad,
     )
-    made = list(said.parts())[1]
-    assert codes(model, made).tolist() == expected[0].tolist()
-    processor = cast(Any, model.assembly).writer.processor
+    drawing = Native(decoder=cast(PictureDecoder, model.decoders["image"]), writer=assembly.writer)
+    sources = [torch.Generator() for _ in prompts]
+
+    def drawn(scale: float | None) -> list[Part]:
+        given = library.get_input_embeddings()(ids), mask
+        return drawing.draw(library, prompts, given, sources, generation({"guidance_scale": scale}))
+
+    made = drawn(scale)
+    assert [codes(model, part).tolist() for part in made] == expected.tolist()
+    assert [codes(model, part).tolist() for part in drawn(None)] != expected.tolist()
     pixels = library.decode_image_tokens(expected).float()
-    wanted = processor.postprocess([pixels[0]], return_tensors="pt")["pixel_values"][0]
-    assert (cast(Tensor, made.value).int() - wanted.int()).abs().max() <= 1
+    wanted = processor.postprocess(list(pixels), return_tensors="pt")["pixel_values"]
+    for part, one in zip(made, wanted, strict=True):
+        assert (cast(Tensor, part.value).int() - one.int()).abs().max() <= 1
 
 
 @torch.no_grad()

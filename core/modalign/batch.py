@@ -80,6 +80,7 @@ class Segment:
     digest: the medium to be scored, for a decoder of media.
     given: the medium that conditions it, for a decoder of media without a backbone.
     condition: the span whose states condition it, for a decoder of media behind a backbone.
+    row, before: or the row and the tokens of it, in reading order, whose states do.
     spans: the seconds of the medium that are scored; all where there are none.
     """
 
@@ -92,6 +93,8 @@ class Segment:
     digest: str | None = None
     given: str | None = None
     condition: int | None = None
+    row: int = 0
+    before: tuple[int, ...] = ()
     spans: Spans = ()
 
 

@@ -17,8 +17,8 @@ from modalign.model import Model
 #: A folder or an id; or settings beside it, as `EncoderConfig` and `DecoderConfig` have them.
 Placed: TypeAlias = str | Path | Mapping[str, object] | EncoderConfig | DecoderConfig
 
-#: The registered name of a connector; or its settings.
-Connected: TypeAlias = str | Mapping[str, object] | ConnectorConfig
+#: The registered name of a connector; or its settings; None is no connector, where widths are equal.
+Connected: TypeAlias = str | Mapping[str, object] | ConnectorConfig | None
 
 
 def compose(
@@ -32,18 +32,17 @@ def compose(
     """A model of registered parts: what it reads goes through encoders, what it makes comes of decoders.
 
     backbone: the folder or id of a language model.
-    encoders: towers, by the modality that they read.
-    decoders: generators, by the modality that they make.
+    encoders: towers, by the modality that they read, one of each.
+    decoders: generators, by the modality that they make, one of each.
     connectors: by `encoders.NAME` or `decoders.NAME`, or by the modality alone where it has one of the two. Of an
         encoder a registered name (`linear`, `mlp`, `query`) or `{"type": ..., "options": {...}}`; of a decoder its
-        settings (`queries`, `depth`, `heads`).
+        settings (`queries`, `depth`, `heads`). None behind an encoder is no connector, where widths are equal.
     settings: further fields of `ModelConfig`: `adapter`, `freeze`, `dtype`.
     """
-    before = {name: _settings(one) for name, one in encoders.items()}
-    behind = {name: _settings(one) for name, one in decoders.items()}
+    before, behind = _parts("encoders", encoders), _parts("decoders", decoders)
     for key, one in connectors.items():
         side, name = _place(key, before, behind)
-        said = {"type": one} if isinstance(one, str) else _settings(one)
+        said = {"type": one} if isinstance(one, str) else None if one is None else _settings(one)
         if "connector" in side[name]:
             raise ConfigError("a connector is said twice", where=f"connectors.{key}", got=said, fix="keep one")
         side[name]["connector"] = said
@@ -54,6 +53,18 @@ def _settings(one: object) -> dict[str, object]:
     if isinstance(one, BaseModel):
         return one.model_dump(exclude_unset=True)
     return dict(one) if isinstance(one, Mapping) else {"path": str(one)}
+
+
+def _parts(kind: str, parts: Mapping[str, Placed]) -> dict[str, dict[str, object]]:
+    for name, one in parts.items():
+        if isinstance(one, list | tuple):
+            raise ConfigError(
+                f"{len(one)} {kind} for {name}, and nothing says which",
+                where=f"model.{kind}.{name}",
+                got=", ".join(str(each) for each in one),
+                fix="name one of them",
+            )
+    return {name: _settings(one) for name, one in parts.items()}
 
 
 _Side = dict[str, dict[str, object]]

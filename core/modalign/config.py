@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -14,8 +15,10 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    ValidationInfo,
     field_validator,
 )
+from pydantic_core import PydanticCustomError
 
 
 class Config(BaseModel):
@@ -71,8 +74,8 @@ class EncoderConfig(Config):
     revision: str | None = None
     """Branch, tag or commit of an id on the hub."""
 
-    connector: ConnectorConfig = Field(default_factory=ConnectorConfig)
-    """The connector."""
+    connector: ConnectorConfig | None = Field(default_factory=ConnectorConfig)
+    """The connector; null where its embeddings are as wide as the backbone's states."""
 
     options: dict[str, object] = Field(default_factory=dict)
     """Further settings of the encoder."""
@@ -96,6 +99,9 @@ class DecoderConfig(Config):
 
     options: dict[str, object] = Field(default_factory=dict)
     """Further settings of the generator: sizes of what it makes."""
+
+    loader: str | None = None
+    """Name of the loader; by default the one that claims the path."""
 
     train: bool = True
     """Whether its network trains. What conditions it always does. With `model.adapter` the network needs an adapter of
@@ -156,6 +162,15 @@ class ModelConfig(Config):
 
     options: dict[str, object] = Field(default_factory=dict)
     """Further settings of the loader."""
+
+    @field_validator("encoders", "decoders", mode="before")
+    @classmethod
+    def _one_each(cls, parts: object, info: ValidationInfo) -> object:
+        for name, one in parts.items() if isinstance(parts, Mapping) else ():
+            if isinstance(one, list | tuple):
+                msg = f"{len(one)} {info.field_name} for {name}, and nothing says which: name one of them"
+                raise PydanticCustomError("several", "{msg}", {"msg": msg})
+        return parts
 
 
 class GenerationConfig(Config):

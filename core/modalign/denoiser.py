@@ -162,7 +162,7 @@ class DenoisingDecoder(Decoder):
 
     denoiser: the network and what makes its input.
     modality: of the segments it scores; segments name the decoder by it too.
-    conditioner: behind a backbone, whose states at the segments' query positions then condition the network.
+    conditioner: behind a backbone, whose states, at query positions or before the medium, then condition the network.
     """
 
     kind: UnitKind = "draw"
@@ -246,7 +246,7 @@ class DenoisingDecoder(Decoder):
     def _given(self, row: _Row, draws: Draws, media: dict[str, Medium]) -> _Row:
         """A draw with what conditions it, which is added to the media where it is nothing."""
         segment = row.segment
-        if segment.condition is not None and self.conditioner is not None:
+        if (segment.condition is not None or segment.before) and self.conditioner is not None:
             dropped = draws.drops(segment.key, row.draw)
             return replace(row, given=_NOTHING if dropped else _states_of(row.number))
         if segment.given is None:
@@ -262,8 +262,8 @@ class DenoisingDecoder(Decoder):
         return _Row(number=row.number, segment=segment, draw=row.draw, given=given.digest)
 
     def _states(self, states: Tensor | None, rows: Sequence[_Row], layout: Layout) -> dict[str, Condition]:
-        """What states at query positions say of each segment that has some, and what stands for nothing."""
-        asked = {row.number: layout.spans[row.segment.condition] for row in rows if row.segment.condition is not None}
+        """What states say of each segment that is conditioned by some, and what stands for nothing."""
+        asked = {row.number: row.segment for row in rows if row.segment.condition is not None or row.segment.before}
         if self.conditioner is None or not asked:
             return {}
         if states is None:
@@ -272,12 +272,24 @@ class DenoisingDecoder(Decoder):
                 got="a model without a backbone",
                 fix="give it one",
             )
-        read = torch.stack([states[span.row, span.start : span.stop] for span in asked.values()])  # b k d
-        found = self.conditioner(read)
+        found = self.conditioner(self.given(states, list(asked.values()), layout))
         said: dict[str, Condition] = {
             _states_of(number): {name: value[at] for name, value in found.items()} for at, number in enumerate(asked)
         }
         return said | ({_NOTHING: self.conditioner.nothing()} if any(row.given == _NOTHING for row in rows) else {})
+
+    def given(self, states: Tensor, segments: Sequence[Segment], layout: Layout) -> Tensor:
+        """What the conditioner reads for each segment, ``b k d``, of a backbone's states ``r n d``."""
+        assert self.conditioner is not None
+        found: list[Tensor] = []
+        for one in segments:
+            if one.condition is None:
+                before = torch.tensor(one.before, device=states.device)
+                found.append(self.conditioner.filled(states[one.row].index_select(0, before)))
+            else:
+                span = layout.spans[one.condition]
+                found.append(states[span.row, span.start : span.stop])
+        return torch.stack(found)
 
     def _errors(
         self,
@@ -345,7 +357,7 @@ class DenoisingDecoder(Decoder):
 
 
 def _states_of(number: int) -> str:
-    """The name of what the states at a segment's query positions say."""
+    """The name of what states say of a segment."""
     return f"states of {number}"
 
 

@@ -47,10 +47,18 @@ class Found:
 def discover(points: Iterable[EntryPoint] | None = None) -> list[Found]:
     """The plugins of every API version: ours first, then by distribution; those that need no extra before the others.
 
+    Of one that is there for several versions, the one for ours.
+
     points: take these entry points instead of the installed ones.
     """
-    found = _installed() if points is None else (_found(point, point.dist) for point in points)
-    return sorted(found, key=_rank)
+    found = list(_installed() if points is None else (_found(point, point.dist) for point in points))
+    fits = {_key(one) for one in found if one.point.group == GROUP}
+    # a plugin that is written for several versions of the contract is here as the one that this modalign has
+    return sorted((one for one in found if one.point.group == GROUP or _key(one) not in fits), key=_rank)
+
+
+def _key(found: Found) -> tuple[str, str]:
+    return found.distribution, found.point.name
 
 
 def _rank(found: Found) -> tuple[bool, str, bool, str]:

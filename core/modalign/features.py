@@ -69,6 +69,11 @@ class FeatureCache:
         if module not in self._prints:
             self._prints[module] = fingerprint(module.state_dict())
 
+    def mark(self, module: nn.Module) -> str:
+        """A module's fingerprint: what it is known by here."""
+        self.learn(module)
+        return self._prints[module]
+
     def knows(self, module: nn.Module) -> bool:
         """Whether a module's fingerprint was taken."""
         return module in self._prints
@@ -110,9 +115,8 @@ class FeatureCache:
 
     def _key(self, module: nn.Module, facts: Mapping[str, object]) -> str:
         """What tells modules apart: class, settings and weights, which are the same for a whole run."""
-        self.learn(module)
         sha = hashlib.sha256(f"{type(module).__qualname__}\0{sorted(facts.items())}\0".encode())
-        sha.update(self._prints[module].encode())
+        sha.update(self.mark(module).encode())
         return sha.hexdigest()[:32]
 
 

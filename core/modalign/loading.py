@@ -26,7 +26,8 @@ def load(model: str | Path | ModelConfig, **settings: object) -> Model:
     settings: fields of `ModelConfig`; they go before those of a config.
     """
     config = configure(model, **settings)
-    return _loader(config, registry).load(config)
+    _, loader = claim(config)
+    return loader.load(config)
 
 
 def configure(model: str | Path | ModelConfig, **settings: object) -> ModelConfig:
@@ -52,14 +53,16 @@ def configure(model: str | Path | ModelConfig, **settings: object) -> ModelConfi
         ) from error
 
 
-def _loader(config: ModelConfig, plugins: Registry) -> Loader:
-    _check_path(config.path)
+def claim(config: ModelConfig) -> tuple[str, Loader]:
+    """The loader that would load a config, by name; nothing but small files is read."""
+    plugins = registry
+    check_path(config.path)
     if config.loader is not None:
-        return plugins.loader(config.loader)
+        return config.loader, plugins.loader(config.loader)
     loaders = plugins.loaders()
     claims = [name for name, loader in loaders.items() if _claims(name, loader, config, plugins)]
     if len(claims) == 1:
-        return loaders[claims[0]]
+        return claims[0], loaders[claims[0]]
     if claims:
         raise ModelError(
             f"more than one loader claims {config.path!r}",
@@ -93,7 +96,7 @@ def _claims(name: str, loader: Loader, config: ModelConfig, plugins: Registry) -
         ) from error
 
 
-def _check_path(path: str) -> None:
+def check_path(path: str) -> None:
     """Refuse what is surely no model before any loader looks at it, or the hub is asked for it."""
     place = Path(path).expanduser()
     if place.is_file() and place.suffix in _PICKLES:

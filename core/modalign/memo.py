@@ -53,6 +53,11 @@ class Memo:
         finally:
             self._kept = None
 
+    @property
+    def keeps(self) -> bool:
+        """Whether anything that is given now is kept."""
+        return self._kept is not None or self.cache is not None
+
     def take(self) -> Counter[str]:
         """The passes since this was last asked."""
         passes, self.passes = self.passes, Counter()

@@ -10,10 +10,11 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from modalign import still
 from modalign.backprop import MADE, Backprop
 from modalign.batch import Batch, own
 from modalign.config import GenerationConfig
-from modalign.content import Message, Response
+from modalign.content import Message, Part, Response
 from modalign.draws import Draws
 from modalign.errors import ConfigError, ModelError
 from modalign.memo import Memo
@@ -47,6 +48,14 @@ class Model(nn.Module):
         heads: Mapping[str, Head] | None = None,
     ) -> None:
         super().__init__()
+        for name, encoder in (encoders or {}).items():
+            if backbone is not None and name not in (connectors or {}) and encoder.width != backbone.width:
+                raise ModelError(
+                    "these parts do not fit without a connector",
+                    where=f"connectors.{name}",
+                    got=f"embeddings of width {encoder.width} for states of width {backbone.width}",
+                    fix=f"give connectors={{{name!r}: ...}}, one that is registered or your own",
+                )
         self.assembly = assembly
         self.backbone = backbone
         self.decoders = nn.ModuleDict(dict(decoders or {}))
@@ -73,8 +82,7 @@ class Model(nn.Module):
         """
         if backprop is not None:
             return self._made(batch, draws, backprop)
-        embeddings = self.embed(batch)
-        states = None if self.backbone is None else self._anchored(self.backbone(batch, embeddings))  # r n d
+        states = None if self.backbone is None else self._anchored(self._states(batch))  # r n d
         units: dict[str, Units] = {}
         if batch.segments:
             units = {name: decoder(states, batch, draws) for name, decoder in self.decoders.items()}
@@ -98,6 +106,10 @@ class Model(nn.Module):
             responses=batch.responses,
             rewards={MADE: torch.stack(found).sum(0)[:, None]},
         )
+
+    def _states(self, batch: Batch) -> Tensor:
+        backbone = cast(Backbone, self.backbone)
+        return still.states(self, batch, lambda: backbone(batch, self.embed(batch)))
 
     def embed(self, batch: Batch) -> dict[str, Tensor]:
         """Each medium that has a slot, encoded once, ``m d`` by digest."""
@@ -156,22 +168,39 @@ class Model(nn.Module):
 
     def generate(
         self,
-        prompts: Sequence[Sequence[Message]],
+        prompts: Sequence[str | Sequence[Message]],
         *,
         progress: Callable[[int], None] | None = None,
         **settings: object,
     ) -> list[Response]:
-        """One response to each prompt; settings are those of `GenerationConfig`."""
-        return self.assembly.generate(self, prompts, generation(settings), progress=progress)
+        """One response to each prompt; settings are those of `GenerationConfig`.
 
-    def stream(self, prompt: Sequence[Message], **settings: object) -> Generator[Event, None, None]:
+        prompts: what a user says, in words; or messages.
+        """
+        if isinstance(prompts, str):
+            raise ConfigError("prompts are a list", where="prompts", got=repr(prompts)[:80], fix="put it in brackets")
+        asked = [_said(one) for one in prompts]
+        return self.assembly.generate(self, asked, generation(settings), progress=progress)
+
+    def stream(self, prompt: str | Sequence[Message], **settings: object) -> Generator[Event, None, None]:
         """One response as it is made: words, media that are opened and made, and at the end the whole.
+
+        prompt: what a user says, in words; or messages.
 
         The same settings give the same response as `generate`. The model is at work in a thread until the last event
         is read, or the iterator is closed.
         """
         config = generation(settings)
-        return stream(lambda prompts: self.assembly.generate(self, prompts, config), prompt)
+        return stream(lambda prompts: self.assembly.generate(self, prompts, config), _said(prompt))
+
+
+def _said(prompt: str | Sequence[Message]) -> Sequence[Message]:
+    """A prompt as messages: words are what a user says."""
+    if not isinstance(prompt, str):
+        return prompt
+    from modalign.world.source import words_modality  # it imports what makes worlds
+
+    return [Message(role="user", parts=(Part(modality=words_modality(), value=prompt),))]
 
 
 def generation(settings: Mapping[str, object]) -> GenerationConfig:

@@ -5,10 +5,12 @@ r rows, n tokens, d width, u units, a responses, k numbers of a head.
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final, Self, final
 
@@ -20,9 +22,10 @@ from modalign.comparison import Comparison, Origin
 from modalign.config import Config
 from modalign.content import Message, Part, Response
 from modalign.draws import Draws
-from modalign.errors import ModelError
+from modalign.errors import ConfigError, DataError, ModelError
 from modalign.frozen import empty
 from modalign.scores import UnitKind, Units
+from modalign.stored import restore, said, store
 from modalign.timeline import Spans
 
 if TYPE_CHECKING:
@@ -88,13 +91,15 @@ class Modality(ABC):
     def block(self, part: Part) -> Mapping[str, object]:
         """The content block that says a part: the inverse of `read`, JSON but for media in memory."""
 
-    @abstractmethod
     def save(self, part: Part, stem: Path) -> Path:
-        """Write a part to ``stem`` with its own suffix; returns the file."""
+        """Write a part to ``stem`` with its own suffix; returns the file. Unless written anew, its block as JSON."""
+        file = stem.with_name(f"{stem.name}.json")
+        file.write_text(json.dumps(self.block(part)) + "\n", encoding="utf-8")
+        return file
 
-    @abstractmethod
     def show(self, part: Part) -> str:
-        """A part as self-contained, escaped HTML."""
+        """A part as self-contained, escaped HTML. Unless written anew, its block as JSON."""
+        return f"<code>{escape(json.dumps(self.block(part)))}</code>"
 
     def decode(self, part: Part, settings: MediaSettings, *, rate: float | None = None) -> Content:
         """What a part holds; a `DataError` where it is broken, hostile or larger than the settings allow.
@@ -141,6 +146,7 @@ class EncodedSegment:
     query: for a decoder of media behind a backbone, the tokens of its query positions. They follow the first
         ``after`` tokens of the sequence as a leaf that no other token sees.
     asks: the medium whose embeddings those positions take, where they are learned; a key of the sequence's media.
+    last: for a decoder of media that has no query positions: how many of the states at these ``after`` tokens it reads.
     weight: in the response's log-likelihood; 0 is context only.
     spans: for a decoder of media, the seconds that are scored; all where there are none.
     """
@@ -156,6 +162,7 @@ class EncodedSegment:
     query: tuple[int, ...] = ()
     after: int = 0
     asks: str | None = None
+    last: int = 0
     weight: float = 1.0
     spans: Spans = ()
 
@@ -248,12 +255,27 @@ class Encoder(nn.Module, ABC):
     def load(
         cls, path: str, *, revision: str | None = None, dtype: torch.dtype | None = None, **options: object
     ) -> Self:
-        """The encoder in a folder or of an id, ready for use; ``options`` are its own further settings."""
-        raise ModelError(f"{cls.__name__} cannot be loaded by itself", got=path, fix="make it in Python")
+        """The encoder in a folder or of an id, ready for use; ``options`` are its own further settings.
+
+        Unless it is written anew, this reads what `save` below has written.
+        """
+        if options:
+            raise ConfigError(
+                f"{cls.__name__} has no further settings", where="options", got=", ".join(options), fix="remove them"
+            )
+        return restore(cls, Path(path).expanduser()).to(dtype or torch.float32)
+
+    @classmethod
+    def measure(cls, path: str, *, revision: str | None = None, **options: object) -> int | None:
+        """The width of what `load` would give, by small files only; None where those do not tell."""
+        return width if isinstance(width := said(cls, Path(path).expanduser()).get("width"), int) else None
 
     def save(self, folder: Path) -> None:
-        """Write what `load` reads, with the library's own files."""
-        raise ModelError(f"{type(self).__name__} cannot be saved by itself", got=str(folder))
+        """Write what `load` reads, with the library's own files.
+
+        Unless it is written anew, the arguments that it was made with, each an attribute of the same name, and weights.
+        """
+        store(self, folder)
 
     @abstractmethod
     def prepare(self, content: Content) -> Medium:
@@ -424,6 +446,14 @@ class Loader(ABC):
 
     def knows(self, config: ModelConfig) -> str | None:
         """Where it does not claim a path but sees what it is: what that is, and what it would load instead."""
+        return None
+
+    def gives(self, config: ModelConfig) -> frozenset[str] | None:
+        """The modalities that the model of a path that it claims would give; None where only loading tells."""
+        return None
+
+    def refuses(self, config: ModelConfig) -> Callable[[Comparison], DataError | None] | None:
+        """What says why the model would surely refuse a row, by small files only; None where those do not tell."""
         return None
 
 

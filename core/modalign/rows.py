@@ -137,6 +137,8 @@ class Rows:
                     digest=segment.digest,
                     given=segment.given,
                     condition=leaves.get(number),
+                    row=row,
+                    before=tuple(place[max(0, segment.after - segment.last) : segment.after]) if segment.last else (),
                     spans=segment.spans,
                 )
             )

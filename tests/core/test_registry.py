@@ -184,6 +184,41 @@ def test_another_api_version_is_refused_without_an_import(group: str, install: I
     assert plugins.objective("mine")
 
 
+def test_another_api_version_is_listed_with_the_reason_and_the_mend(
+    install: Install, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install("bad-version", "raise AssertionError('imported')", group="modalign.v2")
+    (record,) = [one for one in Registry().plugins() if one.name == "bad-version"]
+    assert record.status == "failed"
+    (reason,) = record.failures
+    assert "plugin 'bad-version' of bad-version 1.2 was written for another plugin API" in reason.what
+    assert reason.got == "entry-point group 'modalign.v2'; this modalign has 'modalign.v1'"
+    assert reason.fix == 'pip install --upgrade "bad-version" (a version for API v1), or pip uninstall bad-version'
+    listed = subprocess.run(
+        [sys.executable, "-m", "modalign", "plugins"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = " ".join(listed.stdout.split())
+    assert "bad-version" in said
+    assert "was written for another plugin API" in said
+
+
+def test_a_plugin_for_several_versions_is_here_as_the_one_for_ours(install: Install) -> None:
+    points = "[modalign.v1]\nboth = good_both\n[modalign.v2]\nboth = bad_next\nmore = bad_next\n"
+    install("good-both", GOOD.format(name="mine"), points=points)
+    plugins = Registry()
+    assert plugins.objective("mine")
+    found = {one.name: one.status for one in plugins.plugins() if not one.own}
+    assert (found["both"], found["more"]) == ("ok", "failed")
+    assert len([one for one in plugins.plugins() if one.name == "both"]) == 1
+    with pytest.raises(PluginError) as error:
+        plugins.objective("theirs")
+    assert "'both'" not in str(error.value)
+
+
 EXTRA = "Provides-Extra: more\nRequires-Dist: {wanted}; extra == 'more'\n"
 
 

@@ -1,17 +1,14 @@
 """A stranger's distribution, built and installed by its own pyproject, comes in by the same door as ours."""
 
 import json
-import os
-import subprocess
-import sys
-import sysconfig
-import venv
 from pathlib import Path
 
 import pytest
 
+import stranger
 from modalign.cli.app import app
 from modalign.errors import ConfigError
+from stranger import install, run
 
 PYPROJECT = """
 [build-system]
@@ -65,22 +62,22 @@ class Smell(Modality):
         value = block.get("smell")
         if not isinstance(value, str) or not re.fullmatch(r"<[a-z]+>", value):
             raise DataError("a smell is a word in angle brackets", field="smell", got=repr(value), fix="write '<rose>'")
-        return Part(modality="smell", value=value)
+        return Part(modality="smell", value=value.encode())
 
     def block(self, part):
-        return {"type": "smell", "smell": part.value}
+        return {"type": "smell", "smell": part.value.decode()}
 
     def save(self, part, stem):
         file = stem.with_suffix(".smell")
-        file.write_text(part.value)
+        file.write_bytes(part.value)
         return file
 
     def show(self, part):
-        return f"<i>{html.escape(part.value)}</i>"
+        return f"<i>{html.escape(part.value.decode())}</i>"
 
 
 def examples():
-    return [Part(modality="smell", value=value) for value in ("<rose>", "<smoke>", "<rain>")]
+    return [Part(modality="smell", value=value) for value in (b"<rose>", b"<smoke>", b"<rain>")]
 '''
 
 HINGE = '''
@@ -125,7 +122,7 @@ print(json.dumps({
     "status": record.status,
     "objective": registry.objective("hinge")(beta=0.5).beta,
     "ours": registry.objective("dpo").__name__,
-    "part": part.value,
+    "part": part.value.decode(),
     "laws": check_plugin("smell"),
 }))
 """
@@ -142,43 +139,9 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, text in (("__init__", INIT), ("modality", MODALITY), ("hinge", HINGE)):
         (package / f"{name}.py").write_text(text)
 
-    place = folder / "env"
-    venv.create(place, with_pip=False, symlinks=True)
-    python = place / "bin" / "python"
-    lines = subprocess.run(
-        [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    # addsitedir, unlike a plain path, also reads the .pth files there: modalign itself may be an editable install
-    seen = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
-    Path(lines.stdout.strip(), "seen.pth").write_text(
-        "".join(f"import site; site.addsitedir({one!r})\n" for one in seen)
-    )
+    python = stranger.environment(folder / "env")
     install(python, source)
     return python
-
-
-def install(python: Path, source: Path) -> None:
-    """Build and install a distribution by its own pyproject, without an index."""
-    pip = [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check", "--no-input"]
-    done = subprocess.run(
-        [*pip, "install", "--no-index", "--no-deps", "--no-build-isolation", "--no-cache-dir", str(source)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def run(python: Path, *arguments: str) -> str:
-    clean = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "PYTEST"))}
-    done = subprocess.run(
-        [python, *arguments], cwd=python.parent, env=clean, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def test_a_strangers_distribution_is_found_used_and_keeps_the_contract(environment: Path) -> None:

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from modalign.errors import ConfigError
 
 _SWITCH = {"true": True, "false": False}
+_DEEP = 2  #: keys of a path above this are of a part of a model
 
 
 @final
@@ -85,6 +86,13 @@ def parse_flags(model: type[BaseModel], tokens: Sequence[str]) -> dict[str, obje
             before = _at(found, keys)
             _put(found, keys, [*before, *values] if isinstance(before, list) else values)
         else:
+            before = _at(found, keys)
+            if len(keys) > _DEEP and keys[-1] == "path" and before not in (None, values[0]):
+                raise ConfigError(
+                    f"{token.partition('=')[0]} is given twice, and nothing says which",
+                    got=f"{before}, {values[0]}",
+                    fix="name one of them",
+                )
             _put(found, keys, values[0])
     return found
 

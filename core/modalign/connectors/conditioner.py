@@ -1,4 +1,4 @@
-"""From a backbone to a denoiser: states at learned query positions become what conditions its network.
+"""From a backbone to a denoiser: its states, at learned query positions or the last ones, condition the network.
 
 After MetaQueries, Pan et al., https://arxiv.org/abs/2504.06256: the network is used as it is, and is given states in
 the place of its own text encoder's.
@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import final
+from typing import Literal, final
 
 import torch
 from pydantic import Field, PositiveInt
@@ -63,8 +63,12 @@ class Wanted:
 class ConditionerOptions(ConnectorOptions):
     """How a conditioner looks."""
 
+    reads: Literal["queries", "states"] = "queries"
+    """What it reads of the language model: its states at learned queries that stand behind all that came before, or the
+    last states of that itself, which are the same however the connector trains."""
+
     queries: PositiveInt | None = None
-    """Learned queries of each medium; by default 64, or as many as the network can read."""
+    """States it reads for each medium; by default 64, or as many as the network can read."""
 
     depth: PositiveInt = Field(default=2, le=6)
     """Layers in which the states of the queries see one another."""
@@ -86,6 +90,8 @@ class Conditioner(nn.Module):
     width: of the backbone's states (d).
     wanted: by the network.
     options: of `ConditionerOptions`.
+
+    Where it reads the last states its queries stand for those that a short sequence lacks.
 
     >>> made = Conditioner(16, Wanted(sequences={"states": Wide(width=4, rms=3.0)}), queries=5, heads=4)
     >>> made.queries.shape, made(torch.randn(2, 5, 16))["states"].shape
@@ -114,13 +120,23 @@ class Conditioner(nn.Module):
             self.outs = nn.ModuleDict({name: _Out(width, one) for name, one in self._wide.items()})
 
     @property
+    def last(self) -> int:
+        """How many of the last states it reads; 0 where it has query positions of its own."""
+        return len(self.queries) if self.settings["reads"] == "states" else 0
+
+    def filled(self, states: Tensor) -> Tensor:
+        """The states ``k d`` it reads of a sequence's last ones, ``m d`` with m <= k."""
+        # also where none is missing, so that the queries are reached: a process must not wait for their gradient
+        return torch.cat([self.queries[: len(self.queries) - len(states)].to(states.dtype), states])
+
+    @property
     def _wide(self) -> Mapping[str, Wide]:
         return {**self.wanted.sequences, **self.wanted.vectors}
 
     def forward(self, states: Tensor) -> dict[str, Tensor]:
         """What conditions the network, each tensor with an axis ``b`` before its own.
 
-        states: ``b k d`` of the query positions.
+        states: ``b k d`` of the query positions, or the last ones, `filled`.
         """
         count = self.queries.shape[0]
         if states.ndim != 3 or states.shape[1:] != (count, self.width):

@@ -23,6 +23,7 @@ from modalign.content import Part
 from modalign.denoiser import Denoiser, DenoisingDecoder
 from modalign.denoising import Process
 from modalign.errors import CheckpointError, ConfigError
+from modalign.euler import sample, starts
 from modalign.generating import FITTED, WORDS, Fit, GeneratorAssembly, GeneratorPreparer, prompt_medium
 from modalign.integrations import peft
 from modalign.integrations.diffusers.index import adapted, read_object
@@ -32,7 +33,7 @@ from modalign.registry import registry
 from modalign.roles import Content, Depiction, Loader
 from modalign.timeline import Timeline
 from modalign.world.concept import concepts
-from modalign.world.painter import MOST, SHIFT, Canvas, Painter, PainterSizes, PatchCodec, phrases, sample, starts
+from modalign.world.painter import MOST, SHIFT, Canvas, Painter, PainterSizes, PatchCodec, phrases
 from modalign.world.source import words_modality
 
 CONFIG: Final = "painter.json"
@@ -94,7 +95,7 @@ class PainterDenoiser(Denoiser):
         there = self.codec.basis.device
         noise = torch.stack([torch.randn(self.shape, generator=one) for one in sources]).to(there)
         asked = torch.stack([phrases(cast(str, one.extra[WORDS])) for one in prompts]).to(there)
-        latents = sample(cast(Painter, self.network), asked, noise, route)
+        latents = sample(self.network, asked, noise, route, shift=SHIFT)
         return torch.stack([cast(Tensor, one.value) for one in self.canvas.parts(self.codec.decode(latents))])
 
     def forward(self, noisy: Tensor, time: Tensor, condition: Condition) -> Tensor:
@@ -111,11 +112,12 @@ class PainterDenoiser(Denoiser):
         noise = torch.stack([torch.randn(self.shape, generator=one) for one in sources]).to(self.codec.basis.device)
         route = Route(steps=config.num_inference_steps or STEPS, guidance=config.guidance_scale)
         latents = sample(
-            cast(Painter, self.network),
+            self.network,
             condition[STATES],
             noise,
             route,
             nothing=nothing[STATES].expand(len(noise), -1, -1),
+            shift=SHIFT,
         )
         return self.canvas.parts(self.codec.decode(latents).cpu())
 
@@ -175,10 +177,11 @@ class PainterAssembly(GeneratorAssembly):
     def write(self, prompts: Sequence[str], config: GenerationConfig, first: int) -> list[Part]:
         sizes, there = self.sizes, self.denoiser.codec.basis.device
         latents = sample(
-            cast(Painter, self.denoiser.network),
+            self.denoiser.network,
             torch.stack([phrases(one) for one in prompts]).to(there),
             starts(len(prompts), config.seed, (sizes.patches, sizes.latents), first).to(there),
             Route(steps=config.num_inference_steps or STEPS, guidance=config.guidance_scale),
+            shift=SHIFT,
         )
         return self.denoiser.canvas.parts(self.denoiser.codec.decode(latents).cpu())
 
@@ -196,6 +199,9 @@ class PainterLoader(Loader):
     def claims(self, config: ModelConfig) -> bool:
         said = _said(_base(config.path))
         return said is not None and said.get("modality") == self.modality
+
+    def gives(self, config: ModelConfig) -> frozenset[str]:
+        return frozenset({self.modality})
 
     def load(self, config: ModelConfig) -> Model:
         base = _base(config.path)

@@ -72,6 +72,11 @@ def modality_cases(plugins: Registry, entry: Entry) -> Iterator[Case]:
                 again == part, "reading the block of a part must give the part back", got=f"another {again.modality}"
             )
 
+    def no_words(_: Path) -> None:
+        loose = [part for part in parts() if isinstance(part.value, str)]
+        fix = "give bytes or a tensor; or declare strings=True, where parts are words"
+        require(not loose, "the value of a medium is no str, which a language model would read as words", fix=fix)
+
     def bad_blocks(folder: Path) -> None:
         block = dict(modality().block(parts()[0]))
         kind = {"type": block.pop("type")}
@@ -112,6 +117,8 @@ def modality_cases(plugins: Registry, entry: Entry) -> Iterator[Case]:
 
     yield case(entry, "its class says what was declared", declared)
     yield case(entry, "reading is the inverse of writing a block", round_trip)
+    if not entry.declarations.get("strings"):
+        yield case(entry, "a medium is no words", no_words)
     yield case(entry, "a bad block is a clear error", bad_blocks)
     yield case(entry, "saving writes one file", saved)
     yield case(entry, "showing is self-contained and escaped", shown)

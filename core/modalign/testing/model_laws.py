@@ -212,6 +212,8 @@ def _masks(plugins: Registry, model: Model, folder: Path) -> None:
 
 def _causal(plugins: Registry, model: Model, folder: Path) -> None:
     batch = _batch(model, _pairs(plugins, model))
+    if not batch.tokens.numel():  # no backbone, and nothing that follows anything
+        return
     rows, last = batch.ends.unbind(-1)  # a, a
     tokens = batch.tokens.clone()
     tokens[rows, last] = batch.tokens[rows, 0]  # nothing follows these, and what is predicted stands in batch.units
@@ -225,6 +227,8 @@ def _causal(plugins: Registry, model: Model, folder: Path) -> None:
 
 def _padding(plugins: Registry, model: Model, folder: Path) -> None:
     batch = _batch(model, _pairs(plugins, model))
+    if not batch.tokens.numel():
+        return
     real = batch.layout.real.to(batch.tokens.device)  # r n
     other = batch.tokens[real].min()
     filled = replace(batch, tokens=torch.where(real, batch.tokens, other))

@@ -13,8 +13,8 @@ from torch import Tensor
 from modalign.data import prepare, read
 from modalign.data.data import Data
 from modalign.data.prepared import Prepared
-from modalign.errors import ConfigError, ModelError
-from modalign.loading import load
+from modalign.errors import ConfigError, DataError, ModelError
+from modalign.loading import claim, load
 from modalign.model import Model
 from modalign.objectives.base import Predictions
 from modalign.training.checks import check_model
@@ -45,6 +45,9 @@ class Evaluation:
 def run(config: TrainConfig) -> TrainResult:
     """Train what a config says."""
     sources = [None if one is None else read(one) for one in (config.data, config.eval_data)]  # quicker than a model
+    for source in sources:
+        if source is not None and source.config.on_bad_row == "error":
+            _check_rows(source, config)
     model = load(config.model)
     add_heads(model, config.objective, seed=config.seed)
     check_model(model, config.objective)
@@ -130,6 +133,19 @@ def _start(config: TrainConfig, trained: Path | None) -> tuple[Model, dict[str, 
     weights: dict[str, Tensor] = {**(finished.trainable() if adapted else finished.state_dict())}
     del finished
     return load(config.model if adapted else config.model.model_copy(update={"adapter": None})), weights
+
+
+def _check_rows(data: Data, config: TrainConfig) -> None:
+    """Raise where a row would surely be refused, before the model is loaded."""
+    if not config.model.decoders and not Path(config.model.path).is_dir():
+        return  # an id on the hub, which tells nothing before it is loaded
+    _, loader = claim(config.model)
+    if (refuses := loader.refuses(config.model)) is None:
+        return
+    for number, row in enumerate(data.scan()):
+        if not isinstance(row, DataError) and (error := refuses(row)) is not None:
+            file, at = data.place(number)
+            raise error.at(file=file, row=at)
 
 
 def _prepare(data: Data, model: Model, config: TrainConfig) -> Prepared:

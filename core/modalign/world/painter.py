@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from types import MappingProxyType
 from typing import Final, final
 
@@ -21,7 +20,6 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention, silu
 
-from modalign.backprop import Route
 from modalign.content import Part
 from modalign.roles import Content
 from modalign.world.prompts import WORDS
@@ -190,40 +188,6 @@ def _waves(time: Tensor, width: int) -> Tensor:
     rates = torch.exp(number * (-math.log(1e4) / (width // 2)))
     angles = time.double()[:, None] * 1000 * rates
     return torch.cat([angles.sin(), angles.cos()], -1)
-
-
-def sample(
-    network: Painter,
-    asked: Tensor,
-    noise: Tensor,
-    route: Route,
-    *,
-    nothing: Tensor | None = None,
-    shift: float = SHIFT,
-) -> Tensor:
-    """Clean latents ``b n k`` by Euler steps from noise, with the graph of the route, where one is made at all.
-
-    nothing: what guidance compares with, like ``asked``; by default no phrase at all.
-    """
-    edges = torch.linspace(1, 0, route.steps + 1, dtype=torch.float64)
-    edges = shift * edges / (1 + (shift - 1) * edges)
-    x, traced = noise, torch.is_grad_enabled()
-    guidance = 1.0 if route.guidance is None else route.guidance
-    for step, (now, then) in enumerate(pairwise(edges[: route.taken() + 1])):
-        time = now.expand(len(x))
-        with torch.set_grad_enabled(traced and route.graded(step)):
-            flow = network(x, time, asked)
-            if guidance != 1:
-                free = network(x, time, torch.zeros_like(asked) if nothing is None else nothing)
-                flow = free + guidance * (flow - free)
-            x = x + ((0.0 if route.leaps(step) else then) - now).item() * flow
-    return x
-
-
-def starts(count: int, seed: int, shape: Sequence[int], first: int = 0) -> Tensor:
-    """Noise for each of ``count`` prompts, ``b ...``: that of one does not depend on how many there are."""
-    made = [torch.Generator().manual_seed(seed * 1_000_003 + first + number) for number in range(count)]
-    return torch.stack([torch.randn(tuple(shape), generator=one) for one in made])
 
 
 #: How a painter is taught and aligned in `modalign.world.demonstration`; measured, see docs/generators-measured.md.

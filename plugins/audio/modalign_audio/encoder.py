@@ -6,7 +6,7 @@ c channels, n samples, b sounds, t frames, m embeddings, d width.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -72,30 +72,13 @@ class AudioEncoder(Encoder):
     def load(
         cls, path: str, *, revision: str | None = None, dtype: torch.dtype | None = None, **options: object
     ) -> Self:
-        try:
-            chosen = AudioEncoderOptions.model_validate(options)
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise ConfigError(
-                "an audio encoder has no such option, or not with this value",
-                where=".".join(map(str, first["loc"])),
-                got=first["msg"],
-                fix=f"its options are {', '.join(AudioEncoderOptions.model_fields)}",
-            ) from error
-        whole = _config(path, revision)
-        family = FAMILIES[whole.model_type]
-        config = family.part(whole)
-        extractor = _extractor(path, revision)
-        try:
-            fitted = family(config, extractor)
-        except AttributeError as error:
-            raise ModelError(
-                "the feature extractor beside this model is of another kind",
-                where=path,
-                got=type(extractor).__name__,
-                fix="save the checkpoint's own extractor there",
-            ) from error
+        chosen, fitted = _options(options), _fitted(path, revision)
         return cls(_tower(path, revision, dtype or torch.float32, fitted), fitted.extractor, fitted, chosen)
+
+    @classmethod
+    def measure(cls, path: str, *, revision: str | None = None, **options: object) -> int | None:
+        _options(options)
+        return _fitted(path, revision).width
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -198,6 +181,36 @@ def _check_layer(family: Family, layer: int | None) -> None:
 
 
 # --- what a checkpoint holds -----------------------------------------------------------------------
+
+
+def _options(options: Mapping[str, object]) -> AudioEncoderOptions:
+    try:
+        return AudioEncoderOptions.model_validate(options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(
+            "an audio encoder has no such option, or not with this value",
+            where=".".join(map(str, first["loc"])),
+            got=first["msg"],
+            fix=f"its options are {', '.join(AudioEncoderOptions.model_fields)}",
+        ) from error
+
+
+def _fitted(path: str, revision: str | None) -> Family:
+    """The family of a tower, with its config and its extractor; nothing of its weights is read."""
+    whole = _config(path, revision)
+    family = FAMILIES[whole.model_type]
+    config = family.part(whole)
+    extractor = _extractor(path, revision)
+    try:
+        return family(config, extractor)
+    except AttributeError as error:
+        raise ModelError(
+            "the feature extractor beside this model is of another kind",
+            where=path,
+            got=type(extractor).__name__,
+            fix="save the checkpoint's own extractor there",
+        ) from error
 
 
 def _config(path: str, revision: str | None) -> PretrainedConfig:

@@ -22,7 +22,7 @@ from modalign.config import Config
 from modalign.errors import ConfigError, ModelError
 from modalign.roles import Content, Encoder
 from modalign_image.pixel_values import CHANNELS, Pixels, fused_values
-from modalign_image.tower import load_tower
+from modalign_image.tower import load_tower, tower_config
 
 OPTIONS = "modalign_encoder.json"  #: the file that `save` puts beside transformers' own
 _PIXELS, _MASK = "pixel_values", "pixel_attention_mask"
@@ -97,6 +97,11 @@ class VisionEncoder(Encoder):
         chosen = _options({**_saved(Path(path)), **options})
         tower, processor = load_tower(path, revision=revision, dtype=dtype)
         return cls(tower, processor, chosen)
+
+    @classmethod
+    def measure(cls, path: str, *, revision: str | None = None, **options: object) -> int | None:
+        _options({**_saved(Path(path)), **options})
+        return getattr(tower_config(path, revision=revision), "hidden_size", None)
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)

@@ -33,8 +33,6 @@ def load_tower(
     dtype: of the weights; None takes the checkpoint's where there is a GPU, else float32.
     """
     here = Path(path).is_dir()
-    if not here and (Path(path).is_absolute() or path.startswith((".", "~"))):
-        raise ModelError(f"no vision tower in {path!r}", got="no such folder", fix="check the path")
     config = tower_config(path, revision=revision)
     automatic = "auto" if torch.cuda.is_available() else torch.float32
     with _loading(path, "the vision tower"), _without_report():
@@ -66,6 +64,8 @@ def load_tower(
 def tower_config(path: str, *, revision: str | None = None) -> PreTrainedConfig:
     """The config of the vision tower that a folder or an id holds, or a `ModelError`."""
     here = Path(path).is_dir()
+    if not here and (Path(path).is_absolute() or path.startswith((".", "~"))):
+        raise ModelError(f"no vision tower in {path!r}", got="no such folder", fix="check the path")
     with _loading(path, "the config"):
         config = cast(
             PreTrainedConfig,

@@ -90,6 +90,17 @@ def claims(config: ModelConfig) -> bool:
     return causal(said) or multimodal(said)
 
 
+def made(config: ModelConfig) -> tuple[str, ...]:
+    """The media that a model makes which is put together by this config, or was saved in the folder that it names."""
+    if config.decoders:
+        return tuple(config.decoders)
+    folder = local(config.path)
+    if folder is None or not (folder / COMPOSITION).is_file():
+        return ()
+    decoders = _read(folder / COMPOSITION).get("decoders")
+    return tuple(decoders) if isinstance(decoders, Mapping) else ()
+
+
 def causal(config: Mapping[str, object]) -> bool:
     """Whether a config.json is a causal language model's, by transformers' own mapping or its own code."""
     code = config.get(_CODE)

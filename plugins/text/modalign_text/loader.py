@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast, final
 
@@ -13,8 +13,9 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.auto_factory import _BaseAutoModelClass
 
+from modalign.comparison import Comparison
 from modalign.config import ModelConfig
-from modalign.errors import CheckpointError, ConfigError, ModelError
+from modalign.errors import CheckpointError, ConfigError, DataError, ModelError
 from modalign.heads.storage import load_heads
 from modalign.integrations import peft
 from modalign.model import Model
@@ -22,7 +23,7 @@ from modalign.roles import Loader
 from modalign_text import probe
 from modalign_text.assembly import CausalLMAssembly
 from modalign_text.backbone import CausalLMBackbone
-from modalign_text.config import COMPOSITION, SPEAKS, THINKERS, Source, claims, resolve
+from modalign_text.config import COMPOSITION, SPEAKS, THINKERS, Source, claims, made, resolve
 from modalign_text.decoder import TextDecoder
 from modalign_text.logits import postprocessing
 from modalign_text.preparer import ChatPreparer
@@ -44,6 +45,16 @@ class CausalLMLoader(Loader):
 
     def claims(self, config: ModelConfig) -> bool:
         return claims(config)
+
+    def gives(self, config: ModelConfig) -> frozenset[str] | None:
+        return frozenset({"text"}) if not made(config) else None
+
+    def refuses(self, config: ModelConfig) -> Callable[[Comparison], DataError | None] | None:
+        if not (names := made(config)):
+            return None
+        from modalign_text.multimodal.planned import refuses
+
+        return refuses(names)
 
     def load(self, config: ModelConfig) -> Model:
         source = resolve(config)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
 from modalign.batch import Medium
 from modalign.content import Message, Part
-from modalign.errors import ModelError
+from modalign.errors import DataError, ModelError
 from modalign.roles import Encoded, EncodedSegment, EncodedSlot
 from modalign_text.tokens import Tokens
 
@@ -129,6 +129,20 @@ def _runs(places: Sequence[int], digest: str) -> list[EncodedSlot]:
         else:
             runs.append(EncodedSlot(start=at, stop=at + 1, digest=digest, first=number))
     return runs
+
+
+def unclosed(words: str, modalities: Iterable[str], field: str) -> DataError | None:
+    """What is wrong with words of a response that open a medium; None where they open none."""
+    for name in modalities:
+        if (start := words.find(f"<|{name}|>")) >= 0:
+            return DataError(
+                f"the response opens {name} in words, and never closes it",
+                field=field,
+                got=f"...{words[max(0, start - 20) : start + len(name) + 24]}...",
+                fix=f'give the medium as a block, {{"type": "{name}", ...}}: the token before it is written by itself; '
+                "or remove the token",
+            )
+    return None
 
 
 def media_of(messages: Sequence[Message]) -> list[Part]:

@@ -21,7 +21,17 @@ from modalign.errors import DataError, Foreign, ModalignError
 from modalign.files import File
 from modalign.roles import Encoded, EncodedSegment, EncodedSlot, Preparer
 from modalign_text.conversations import check_uniform, named, strings_of
-from modalign_text.media import Expansion, MediaWriter, Span, between, media_of, ordered, spans_of, with_tracks
+from modalign_text.media import (
+    Expansion,
+    MediaWriter,
+    Span,
+    between,
+    media_of,
+    ordered,
+    spans_of,
+    unclosed,
+    with_tracks,
+)
 from modalign_text.rendering import Conversation, Template
 from modalign_text.tokens import Tokeniser, Tokens
 from modalign_text.truncation import fit
@@ -326,6 +336,9 @@ class ChatPreparer(Preparer):
             said = "".join(part.value for part in message.parts if isinstance(part.value, str))
             for words in (said, *strings_of(message)):  # a token may be spelt across parts
                 plain = self._unended(words) if message.role == RAW and field != "prompt" else words
+                makes = () if self.media is None or field == "prompt" else self.media.makes
+                if (error := unclosed(plain, makes, field)) is not None:
+                    raise error
                 if found := self._spelt.search(plain):
                     raise DataError(
                         f"the content spells the special token {found[0]!r}, and would be read as that token",

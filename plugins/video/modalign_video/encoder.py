@@ -21,7 +21,7 @@ from modalign.config import Config
 from modalign.errors import ConfigError, ModelError
 from modalign.roles import Content, Encoder
 from modalign_image.pixel_values import Pixels, fused_values
-from modalign_video.tower import INPUTS, load_tower
+from modalign_video.tower import INPUTS, load_tower, tower_config
 
 _PIXELS = "pixel_values"
 
@@ -79,6 +79,11 @@ class VideoEncoder(Encoder):
         """
         chosen = _options(options)
         return cls(*load_tower(path, revision=revision, dtype=dtype), chosen)
+
+    @classmethod
+    def measure(cls, path: str, *, revision: str | None = None, **options: object) -> int | None:
+        _options(options)
+        return getattr(tower_config(path, revision=revision), "hidden_size", None)
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)

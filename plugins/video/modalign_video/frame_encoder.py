@@ -77,6 +77,13 @@ class FrameEncoder(Encoder):
         inner = registry.encoder(chosen.encoder).load(path, revision=revision, dtype=dtype, **others)
         return cls(inner, chosen)
 
+    @classmethod
+    def measure(cls, path: str, *, revision: str | None = None, **options: object) -> int | None:
+        own = {name: value for name, value in options.items() if name in FrameOptions.model_fields}
+        chosen = _options({**_saved(Path(path)), **own})
+        others = {name: value for name, value in options.items() if name not in own}
+        return registry.encoder(chosen.encoder).measure(path, revision=revision, **others)
+
     def save(self, folder: Path) -> None:
         self.inner.save(folder)
         (folder / OPTIONS).write_text(self.options.model_dump_json(indent=2) + "\n", encoding="utf-8")

@@ -26,15 +26,8 @@ def load_tower(
     dtype: of the weights; None takes the checkpoint's where there is a GPU, else float32.
     """
     here = Path(path).is_dir()
-    if not here and (Path(path).is_absolute() or path.startswith((".", "~"))):
-        raise ModelError(f"no video tower in {path!r}", got="no such folder", fix="check the path")
+    config = tower_config(path, revision=revision)
     automatic = "auto" if torch.cuda.is_available() else torch.float32
-    with _loading(path, "the config"):
-        config = cast(
-            PreTrainedConfig,
-            AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False, local_files_only=here),
-        )
-    _check_kind(path, config)
     with _loading(path, "the video tower"):
         loaded = AutoModel.from_pretrained(
             path,
@@ -59,6 +52,20 @@ def load_tower(
             fix="take the tower's own checkpoint, or download it again",
         )
     return tower, cast(BaseVideoProcessor, processor)
+
+
+def tower_config(path: str, *, revision: str | None = None) -> PreTrainedConfig:
+    """The config of the video tower that a folder or an id holds, or a `ModelError`."""
+    here = Path(path).is_dir()
+    if not here and (Path(path).is_absolute() or path.startswith((".", "~"))):
+        raise ModelError(f"no video tower in {path!r}", got="no such folder", fix="check the path")
+    with _loading(path, "the config"):
+        config = cast(
+            PreTrainedConfig,
+            AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False, local_files_only=here),
+        )
+    _check_kind(path, config)
+    return config
 
 
 def _check_kind(path: str, config: PreTrainedConfig) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from types import ModuleType
 from typing import ClassVar, cast
 
 import pytest
@@ -198,3 +199,34 @@ def test_a_good_depiction_keeps_the_contract(breaks: Breaks) -> None:
 def test_a_probe_that_does_not_exist_is_told(breaks: Breaks) -> None:
     found = breaks("modalities", BlobModality, name="blob", blocks=("blob",), probe="zz_nowhere:probe")
     assert "its probe zz_nowhere:probe cannot be imported" in found
+
+
+class Spelt(BlobModality):
+    """Media that a language model would read as words."""
+
+    def read(self, block, *, root):
+        if not isinstance(block.get("blob"), str) or not str(block["blob"]).startswith("blob-"):
+            raise DataError("no blob", field="blob", fix="write blob-...")
+        return Part(modality="blob", value=str(block["blob"]))
+
+    def block(self, part):
+        return {"type": "blob", "blob": part.value}
+
+    def save(self, part, stem):
+        return Modality.save(self, part, stem)
+
+    def show(self, part):
+        return Modality.show(self, part)
+
+
+def spelt() -> list[Part]:
+    return [Part(modality="blob", value=f"blob-{name}") for name in "ab"]
+
+
+def test_a_medium_that_is_words_is_told_and_saving_and_showing_have_defaults(
+    breaks: Breaks, seeded: ModuleType
+) -> None:
+    seeded.__dict__["spelt"] = spelt
+    found = breaks("modalities", Spelt, name="blob", blocks=("blob",), probe=f"{seeded.__name__}:spelt")
+    assert "the value of a medium is no str" in found
+    assert "breaks 1 of" in found

@@ -63,17 +63,18 @@ def decoder(model: Model, name: str) -> DenoisingDecoder:
 
 
 def composed(parts: Path, **settings: object) -> Model:
-    adapter = settings.get("adapter")
-    decoders = {name: {"path": str(parts / name), "connector": CONNECTOR, "adapter": adapter} for name in MEDIA}
+    adapter, reads = settings.get("adapter"), settings.pop("reads", "queries")
+    connector = {**CONNECTOR, "reads": reads}
+    decoders = {name: {"path": str(parts / name), "connector": connector, "adapter": adapter} for name in MEDIA}
     encoders = {"image": {"path": str(parts / "tower")}}
     model = modalign.load(parts / "words", decoders=decoders, encoders=encoders, **settings)
     return model.eval()
 
 
-@pytest.fixture(scope="module")
-def model(parts: Path) -> Model:
+@pytest.fixture(scope="module", params=["queries", "states"])
+def model(parts: Path, request: pytest.FixtureRequest) -> Model:
     """For what changes nothing of it."""
-    return composed(parts)
+    return composed(parts, reads=request.param)
 
 
 def words(value: str) -> Part:
@@ -140,7 +141,7 @@ def test_a_response_has_a_segment_for_each_run_of_words_and_each_medium(model: M
     assert [segment.decoder for segment in drawn] == ["image", "audio", "video"]
     names = tokenizer.convert_ids_to_tokens([one.tokens[segment.after - 1] for segment in drawn])
     assert names == [opens(name) for name in MEDIA]
-    assert [len(segment.query) for segment in drawn] == [8, 8, 8]
+    assert {(len(segment.query), segment.last) for segment in drawn} in ({(8, 0)}, {(0, 8)})
     after = one.slots[0].stop
     assert tokenizer.convert_ids_to_tokens(one.tokens[after]) == closes("image")
 
@@ -196,6 +197,25 @@ def test_a_target_does_not_leak_into_its_own_condition_and_is_seen_by_what_follo
     before, *behind = (found[0] - found[1]).abs()[[0, 1, 2, 3, 5, 6]].tolist()
     assert before == 0.0  # the words before it, and the token that opens it
     assert min(behind) > 0.0  # words after it, the sound and the clip
+
+
+def test_the_last_states_condition_a_medium_and_queries_stand_for_what_a_short_sequence_lacks(parts: Path) -> None:
+    model = composed(parts, reads="states")
+    (one, _) = model.assembly.preparer.encode(pairs()[0])
+    (drawn,) = [segment for segment in one.segments if segment.decoder == "image"]
+    conditioner = decoder(model, "image").conditioner
+    assert conditioner is not None
+    given: list[Tensor] = []
+    handle = conditioner.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0].clone()))
+    library = model.assembly.library  # pyright: ignore[reportAttributeAccessIssue]
+    with torch.no_grad():
+        model(assemble([alone(replace(one, segments=(drawn,)))], share=False), Draws(seed=1))
+        states = library.get_decoder()(torch.tensor([one.tokens[: drawn.after]])).last_hidden_state[0]
+        torch.testing.assert_close(given[0][0], states[-8:], rtol=1e-5, atol=1e-6)
+        short = replace(one, tokens=one.tokens[:3], prompt=3, segments=(replace(drawn, after=3),), slots=())
+        model(assemble([alone(short)], share=False), Draws(seed=1))
+        torch.testing.assert_close(given[1][0], torch.cat([conditioner.queries[:5], states[:3]]), rtol=1e-5, atol=1e-6)
+    handle.remove()
 
 
 def test_gradients_reach_every_part(parts: Path) -> None:
@@ -298,11 +318,13 @@ def test_rows_of_new_tokens_train_with_the_adapters_and_are_off_with_them(parts:
     assert {at for at in range(len(table)) if not torch.equal(table[at], found[at])} == new
 
 
-@pytest.mark.parametrize("adapter", [None, {"r": 4}])
+@pytest.mark.parametrize(
+    ("adapter", "reads"), [(None, "queries"), ({"r": 4}, "queries"), ({"r": 4}, "states")], ids=str
+)
 def test_a_run_learns_and_its_model_is_one_folder(
-    parts: Path, tmp_path: Path, adapter: dict[str, object] | None
+    parts: Path, tmp_path: Path, adapter: dict[str, object] | None, reads: str
 ) -> None:
-    model = composed(parts, adapter=adapter)
+    model = composed(parts, adapter=adapter, reads=reads)
     trainer = Trainer(
         model=model,
         objective=DPO(),
@@ -333,10 +355,10 @@ def test_a_run_learns_and_its_model_is_one_folder(
 # --- writing -------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def eager(parts: Path) -> Model:
+@pytest.fixture(scope="module", params=["queries", "states"])
+def eager(parts: Path, request: pytest.FixtureRequest) -> Model:
     """A model that opens media often, and comes to an end."""
-    model = composed(parts)
+    model = composed(parts, reads=request.param)
     tokenizer = model.assembly.preparer.tokenizer  # pyright: ignore[reportAttributeAccessIssue]
     ids = [tokenizer.convert_tokens_to_ids(opens(name)) for name in MEDIA]
     head = cast(torch.nn.Linear, model.decoders["text"].head)
@@ -400,7 +422,7 @@ def test_media_of_a_response_can_be_read_back_by_their_modality(eager: Model) ->
 
 def test_a_medium_that_is_opened_in_words_is_refused(model: Model) -> None:
     said = Response(messages=(Message(role="assistant", parts=(words(f"here: {opens('image')}"),)),))
-    with pytest.raises(DataError, match=r"spells the special token '<\|image\|>'"):
+    with pytest.raises(DataError, match=r"opens image in words, and never closes it; found: .*<\|image\|>"):
         model.assembly.preparer.encode(Comparison.unpaired(asked(), said))
 
 
@@ -468,6 +490,13 @@ def test_a_backbone_that_cannot_branch_is_refused(parts: Path, tmp_path: Path) -
     recurrent = tiny_model(tmp_path / "mamba", "mamba")
     with pytest.raises(ModelError, match="media cannot be made behind this language model"):
         modalign.load(recurrent, decoders={"image": {"path": str(parts / "image"), "connector": CONNECTOR}})
+    # what reads the last states asks for no branches
+    connector = {**CONNECTOR, "reads": "states"}
+    model = modalign.load(recurrent, decoders={"image": {"path": str(parts / "image"), "connector": connector}}).eval()
+    said = Response(messages=(Message(role="assistant", parts=(words("See"), shown("image", 0))),))
+    (one,) = model.assembly.preparer.encode(Comparison.unpaired(asked(), said))
+    with torch.no_grad():
+        assert bool(model(assemble([alone(one)], share=model.shares), Draws(seed=1)).segments.isfinite().all())
 
 
 def test_a_folder_that_lost_a_file_says_which(model: Model, tmp_path: Path) -> None:

@@ -47,6 +47,9 @@ class PipelineLoader(Loader):
         _, name = self._pipeline(config)
         return None if name is None else f"a pipeline {name}; of {self.modality}: {', '.join(sorted(self.families))}"
 
+    def gives(self, config: ModelConfig) -> frozenset[str]:
+        return frozenset({self.modality})
+
     def load(self, config: ModelConfig) -> Model:
         base, name = self._pipeline(config)
         assert name is not None

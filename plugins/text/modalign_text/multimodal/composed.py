@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Final, cast, final
 
@@ -15,15 +15,15 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from modalign.adapters import JoinedAdapters
 from modalign.assembler import Sample, assemble
-from modalign.codes import CodeDecoder
 from modalign.comparison import Comparison
 from modalign.config import Config, ConnectorConfig, DecoderConfig, EncoderConfig, GenerationConfig, ModelConfig
 from modalign.content import Message, Response
-from modalign.errors import CheckpointError, ConfigError
+from modalign.errors import CheckpointError
 from modalign.freezing import freeze
 from modalign.frozen import empty
 from modalign.heads.storage import load_heads
 from modalign.integrations.peft import LoraAdapters
+from modalign.loading import claim
 from modalign.model import Model
 from modalign.registry import registry
 from modalign.roles import Connector, Encoded, Encoder
@@ -37,6 +37,8 @@ from modalign_text.logits import postprocessing
 from modalign_text.multimodal.interleaved import Writer
 from modalign_text.multimodal.makers import Maker, Speller, load_makers, save_makers, teach
 from modalign_text.multimodal.markers import MarkerWriter
+from modalign_text.multimodal.origins import Origin, check_origins, origin
+from modalign_text.multimodal.planned import check_parts, encoder_name, no_connector
 from modalign_text.multimodal.settings import settings_of
 from modalign_text.preparer import ChatPreparer
 
@@ -57,12 +59,21 @@ class Composition(Config):
     decoders: dict[str, DecoderConfig] = Field(default_factory=dict)
     """What makes media, by modality; a path is relative where it was saved with the model."""
 
+    origins: dict[str, Origin] = Field(default_factory=dict)
+    """What each part was registered as and by whom, by the part: `encoders.NAME`."""
+
 
 def load_composed(source: Source, config: ModelConfig) -> Model:
     """A language model with the encoders that the config, or the folder it was saved in, puts before it."""
     saved = None if source.folder is None else read_composition(source.folder)
     asked = config.encoders or ({} if saved is None else saved.encoders)
     behind = config.decoders or ({} if saved is None else saved.decoders)
+    inside = source.folder if not config.encoders else None  # a path that was saved is of the folder it was saved in
+    beside = source.folder if not config.decoders else None
+    if saved is not None and source.folder is not None:
+        kept = {name for name, place in (("encoders", inside), ("decoders", beside)) if place is not None}
+        check_origins(_of(saved.origins, kept, {*asked, *behind}), source.folder / COMPOSITION)
+    check_parts(asked, behind, config, source.config, {"encoders": inside, "decoders": beside})
     library = load_library(source, config, AutoModelForCausalLM)
     tokenizer = load_tokenizer(source, config, library, further=bool(behind))
     taught = teach(tokenizer, library, list(behind), bare=source.adapter)
@@ -73,18 +84,16 @@ def load_composed(source: Source, config: ModelConfig) -> Model:
     adapters = load_adapters(library, source, config, tokens=taught)
     if config.gradient_checkpointing:
         recompute(library)
-    inside = source.folder if not config.encoders else None  # a path that was saved is of the folder it was saved in
     encoders = {name: _encoder(name, one, inside, backbone.dtype) for name, one in asked.items()}
     connectors = {
-        name: _connector(one.connector, encoders[name].width, backbone).to(backbone.dtype)
+        name: made.to(backbone.dtype)
         for name, one in asked.items()
+        if (made := _connector(name, one.connector, encoders[name].width, backbone)) is not None
     }
     if saved is not None and not config.encoders and source.folder is not None:
         _load_connectors(connectors, source.folder)
-    beside = None if config.decoders else source.folder
     makers = load_makers(behind, config, backbone, beside, adapted=adapters is not None)
     spelt = {name: one.decoder for name, one in makers.items() if isinstance(one, Speller)}
-    _check_twice(asked, spelt)
     settings = settings_of([*asked, *spelt], config.media, {} if saved is None else saved.media, library)
     for name, encoder in encoders.items():
         encoder.facts = {**encoder.facts, "media": settings[name].model_dump_json()}
@@ -119,16 +128,6 @@ def load_composed(source: Source, config: ModelConfig) -> Model:
     return model
 
 
-def _check_twice(encoders: Mapping[str, EncoderConfig], spelt: Mapping[str, CodeDecoder]) -> None:
-    if both := sorted(encoders.keys() & spelt.keys()):
-        raise ConfigError(
-            f"{both[0]} would be read twice: by an encoder, and as the codes that are written",
-            where=f"model.encoders.{both[0]}",
-            got=f"{encoders[both[0]].path}, and codes of {spelt[both[0]].codec.length} tokens a medium",
-            fix="leave the encoder out: media of prompts are read as codes too",
-        )
-
-
 def read_composition(folder: Path) -> Composition | None:
     """What a folder says of the encoders of its model; None where it is no composed model."""
     place = folder / COMPOSITION
@@ -146,26 +145,7 @@ def read_composition(folder: Path) -> Composition | None:
 
 
 def _encoder(modality: str, config: EncoderConfig, inside: Path | None, dtype: torch.dtype) -> Encoder:
-    entries = registry.entries("encoders")
-    known = [name for name, entry in entries.items() if entry.declarations.get("modality") == modality]
-    if not known:
-        registry.modality(modality)  # where its plugin cannot be used, this says why
-    if config.type is None and len(known) != 1:
-        raise ConfigError(
-            f"which encoder for {modality}?" if known else f"no installed plugin has an encoder for {modality}",
-            where=f"model.encoders.{modality}.type",
-            got=f"registered: {', '.join(known) or 'none'}",
-            fix="name one" if known else f"pip install 'modalign[{modality}]'; `modalign plugins` lists what failed",
-        )
-    name = config.type or known[0]
-    kind = registry.encoder(name)
-    if name not in known:
-        raise ConfigError(
-            f"{name!r} is no encoder for {modality}",
-            where=f"model.encoders.{modality}.type",
-            got=f"it is for {entries[name].declarations.get('modality')}",
-            fix=f"registered for {modality}: {', '.join(known) or 'none'}",
-        )
+    kind = registry.encoder(encoder_name(modality, config))
     path = config.path
     if inside is not None:
         if config.path != f"{_FOLDER}/{modality}":
@@ -179,7 +159,13 @@ def _encoder(modality: str, config: EncoderConfig, inside: Path | None, dtype: t
     return kind.load(path, revision=config.revision, dtype=dtype, **config.options)
 
 
-def _connector(config: ConnectorConfig, width: int, backbone: CausalLMBackbone) -> Connector:
+def _connector(
+    modality: str, config: ConnectorConfig | None, width: int, backbone: CausalLMBackbone
+) -> Connector | None:
+    if config is None:
+        if width != backbone.width:  # of encoders whose small files did not tell
+            raise no_connector(modality, width, backbone.width)
+        return None
     return registry.connector(config.type).make(width, backbone.width, **config.options)
 
 
@@ -235,7 +221,7 @@ class ComposedAssembly(LanguageAssembly):
             )
         media = {name: settings.model_dump(mode="json") for name, settings in self.writer.settings.items()}
         decoders = save_makers(self._makers, self._decoders, folder, merge=merge) if self._makers else {}
-        whole = Composition(encoders=said, media=media, decoders=decoders)
+        whole = Composition(encoders=said, media=media, decoders=decoders, origins=_origins(said, decoders, folder))
         (folder / COMPOSITION).write_text(whole.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
     def generate(
@@ -266,6 +252,34 @@ class ComposedAssembly(LanguageAssembly):
         batch = batch.to(next(self.library.parameters()).device)
         found = cast(CausalLMBackbone, model.backbone).inputs(batch, model.embed(batch))
         return {"inputs_embeds": found["inputs_embeds"]}
+
+
+def _origins(
+    encoders: Mapping[str, EncoderConfig], decoders: Mapping[str, DecoderConfig], folder: Path
+) -> dict[str, Origin]:
+    """Where the parts of a model come from that is saved in a folder."""
+    named = {f"modalities.{name}": ("modalities", name) for name in (*encoders, *decoders)}
+    for name, one in encoders.items():
+        named[f"encoders.{name}"] = ("encoders", str(one.type))
+        if one.connector is not None:
+            named[f"connectors.{name}"] = ("connectors", one.connector.type)
+    for name, one in decoders.items():
+        if one.type is not None:
+            named[f"decoders.{name}"] = ("decoders", one.type)
+        else:
+            named[f"decoders.{name}"] = ("loaders", one.loader or claim(ModelConfig(path=str(folder / one.path)))[0])
+    return {part: found for part, key in named.items() if (found := origin(*key)) is not None}
+
+
+def _of(origins: Mapping[str, Origin], kinds: Set[str], names: Set[str]) -> dict[str, Origin]:
+    """Those of the parts that a config leaves as they were saved."""
+    found: dict[str, Origin] = {}
+    for part, one in origins.items():
+        kind, _, name = part.partition(".")
+        own = kinds & {"encoders" if kind == "connectors" else kind} or (kind == "modalities" and name in names)
+        if own:
+            found[part] = one
+    return found
 
 
 def _registered(encoder: Encoder) -> str:

@@ -208,12 +208,11 @@ class Writer:
     def _generate(
         self, maker: Generator, lines: Sequence[_Line], sources: Sequence[torch.Generator], config: GenerationConfig
     ) -> list[Part]:
-        """Media conditioned by states at query positions behind what is there so far."""
+        """Media conditioned by states of what is there so far, or at query positions behind it."""
         segment, media = maker.asked(self.stands)
         batch = self._batch([one.encoded([replace(segment, after=len(one.tokens))], media) for one in lines])
         states = cast(CausalLMBackbone, self.model.backbone)(batch, self.model.embed(batch))  # r n d
-        spans = [batch.layout.spans[cast(int, one.condition)] for one in batch.segments]
-        condition = maker.joint(torch.stack([states[span.row, span.start : span.stop] for span in spans]))
+        condition = maker.joint(maker.decoder.given(states, batch.segments, batch.layout))
         return maker.decoder.denoiser.paint(condition, maker.joint.nothing(), sources, config)
 
     def _show(self, line: _Line, part: Part) -> None:

@@ -29,6 +29,7 @@ from modalign.registry import registry
 from modalign.roles import Adapters, Decoder, EncodedSegment
 from modalign_text.backbone import CausalLMBackbone
 from modalign_text.config import COMPOSITION
+from modalign_text.multimodal.planned import makes_no
 
 CONDITIONERS: Final = "conditioners.safetensors"
 FOLDER: Final = "decoders"
@@ -110,7 +111,9 @@ class Generator(Maker):
 
     def asked(self, stands: int) -> tuple[EncodedSegment, dict[str, Medium]]:
         """The same of a medium that is yet to be made."""
-        name, count = self.decoder.modality, self.joint.queries.shape[0]
+        name, count, last = self.decoder.modality, len(self.joint.queries), self.joint.last
+        if last:
+            return EncodedSegment(modality=name, decoder=name, kind="draw", last=last, weight=self.weight), {}
         asks = Medium(modality=own(name), tensors={}, cost=count, cacheable=False, digest=own(name))
         query = (stands,) * count
         segment = EncodedSegment(
@@ -199,12 +202,13 @@ def load_makers(
     inside: the folder they were saved in, whose paths are relative to it; None where they are a config's.
     adapted: whether the language model trains by adapters: a generator without any of its own does not train then.
     """
-    if any(one.type is None for one in configs.values()) and not backbone.shares:
+    asking = [one for one in configs.values() if one.type is None and one.connector.get("reads") != "states"]
+    if asking and not backbone.shares:
         raise ModelError(
             "media cannot be made behind this language model: queries are branches that the rest does not see",
             where="model.decoders",
             got=f"{type(backbone.decoder).__name__}: {backbone.reason}",
-            fix="use a backbone whose attention reads a mask (Llama, Qwen, Gemma and most others)",
+            fix="set connector.reads to states, or use a backbone whose attention reads a mask (Llama, Qwen, Gemma...)",
         )
     makers = {name: _maker(name, one, config, backbone, inside) for name, one in configs.items()}
     for name, one in configs.items():
@@ -229,12 +233,13 @@ def _maker(
                 fix=f"write {FOLDER}/{name} there, or name the decoder in model.decoders",
             )
         path = str(inside / path)
-    where = f"model.decoders.{name}"
     if config.type is not None:
-        return _speller(name, config, path, where, backbone)
+        return _speller(name, config, path, backbone)
+    where = f"model.decoders.{name}"
     made = load(
         ModelConfig(
             path=path,
+            loader=config.loader,
             revision=config.revision,
             dtype=whole.dtype,
             adapter=config.adapter,
@@ -242,16 +247,9 @@ def _maker(
             trust_remote_code=whole.trust_remote_code,
         )
     )
-    if not isinstance(made.assembly, GeneratorAssembly):
-        found = f"{path}: {', '.join(sorted(made.assembly.gives))}, by {type(made.assembly).__name__}"
-        raise ConfigError("a decoder is a generator of media", where=where, got=found, fix="name a generator")
-    if name not in made.decoders:
-        raise ConfigError(
-            f"this generator makes no {name}",
-            where=where,
-            got=f"{path} makes {', '.join(made.decoders)}",
-            fix=f"put it under model.decoders.{next(iter(made.decoders))}, or name a generator of {name}",
-        )
+    if not isinstance(made.assembly, GeneratorAssembly) or name not in made.decoders:
+        makes = made.decoders if isinstance(made.assembly, GeneratorAssembly) else ()
+        raise makes_no(name, path, list(makes))  # of loaders that do not say so before
     decoder = cast(DenoisingDecoder, made.decoders[name])
     if isinstance(made.assembly.words.fit, Buckets):
         raise ConfigError(
@@ -268,27 +266,9 @@ def _maker(
     return Generator(decoder=decoder, assembly=made.assembly, weight=config.weight)
 
 
-def _speller(name: str, config: DecoderConfig, path: str, where: str, backbone: CausalLMBackbone) -> Speller:
-    kind = registry.decoder(config.type or name)
-    entries = {key: one.declarations.get("modality") for key, one in registry.entries("decoders").items()}
-    known = [key for key, modality in entries.items() if modality == name]
-    if not issubclass(kind, CodeDecoder) or config.type not in known:
-        codes = issubclass(kind, CodeDecoder)
-        what = f"a decoder of {entries.get(str(config.type))}" if codes else "no decoder of codes"
-        raise ConfigError(
-            f"{config.type!r} is {what}",
-            where=f"{where}.type",
-            got=config.type,
-            fix=f"registered for {name}: {', '.join(known) or 'none'}; leave it out where the path is a generator",
-        )
-    for setting in ("connector", "adapter"):
-        if getattr(config, setting):
-            raise ConfigError(
-                "codes are written by the language model itself: nothing of theirs can be set so",
-                where=f"{where}.{setting}",
-                got=getattr(config, setting),
-                fix="remove it",
-            )
+def _speller(name: str, config: DecoderConfig, path: str, backbone: CausalLMBackbone) -> Speller:
+    assert config.type is not None
+    kind = cast("type[CodeDecoder]", registry.decoder(config.type))
     decoder = kind.load(path, modality=name, width=backbone.width, revision=config.revision, **config.options)
     return Speller(decoder=decoder, weight=config.weight)
 

@@ -241,6 +241,14 @@ def _arm(kind: str, *, rate: float) -> Row:
 
 _ACTIONS: Final = {"bins": "bins of actions", "flow": "flow of actions"}
 
+
+def _draws(family: str, name: str, asks: Sequence[str], gives: Sequence[str]) -> Row:
+    """A task of one checkpoint that reads pictures and draws them."""
+    model = Maker(name=name, make=lambda folder: tiny_multimodal(folder, family, scale=4.0))
+    task = f"{'-'.join(('text', *asks))}-to-{'-'.join(gives)} ({name})"
+    return Row(name=task, answers=model, judges=model, asks=tuple(asks), gives=tuple(gives))
+
+
 ROWS: Final = (
     Row(name="text-to-text", subset="t2t", answers=_WORDS, judges=_WORDS),
     Row(name="text-image-to-text", subset="ti2t", answers=_SEES, judges=_SEES),
@@ -257,6 +265,12 @@ ROWS: Final = (
     _task(["image", "audio", "video"], ["text", "image", "audio", "video"]),
     _arm("bins", rate=5e-3),
     _arm("flow", rate=5e-3),
+    _draws("janus", "Janus", [], ["image"]),
+    _draws("janus", "Janus", ["image"], ["text", "image"]),
+    _draws("emu3", "Emu3", [], ["image"]),
+    _draws("emu3", "Emu3", ["image"], ["text", "image"]),
+    _draws("chameleon", "Chameleon", [], ["image"]),
+    _draws("chameleon", "Chameleon", ["image"], ["text", "image"]),
 )
 
 COLUMNS: Final = (

@@ -105,6 +105,19 @@ class CodeDecoder(Decoder):
             )
         return Medium(modality=own(self.modality), tensors={CODES: codes.long().cpu()}, cost=self.codec.length)
 
+    @property
+    def places(self) -> tuple[bool, ...]:
+        """For each token of a medium that is to be written, whether its code is the model's to say."""
+        return (True,) * self.codec.length
+
+    def embedded(self, codes: Tensor) -> Tensor:
+        """Embeddings of codes, one each."""
+        return self.table(codes)
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Of the codes that may follow states ``r d``, ``r v``."""
+        return self.head(states.to(self.head.weight.dtype))
+
     def embed(self, medium: Medium) -> Tensor:
         return self.table(medium.tensors[CODES])
 

@@ -188,8 +188,8 @@ class GenerationConfig(Config):
     top_k: NonNegativeInt = 0
     """Sample from this many tokens; 0 is all."""
 
-    max_media: PositiveInt = 8
-    """Most media in a response of a model that writes words and media."""
+    max_media: NonNegativeInt = 8
+    """Most media in a response of a model that writes words and media; 0 is words alone."""
 
     num_inference_steps: PositiveInt | None = None
     """Steps of a diffusion or flow sampler; by default the pipeline's own."""

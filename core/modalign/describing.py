@@ -150,7 +150,7 @@ def describe(model: Model) -> Description:
             last = f"codes.{name}"
             add(f"decoders.{name}", "decoder", one.codec, f"{spelt} -> {name}", known[f"decoders.{name}"])
         else:
-            add(f"decoders.{name}", "decoder", one, f"-> {name}", known[f"decoders.{name}"])
+            add(f"decoders.{name}", "decoder", one, one.shape, known[f"decoders.{name}"])
         if last is not None:
             edges.append((last, f"decoders.{name}"))
     for name, head in model.heads.items():

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Self, final
+from typing import TYPE_CHECKING, ClassVar, Final, Self, final
 
 import torch
 from torch import Tensor, nn
@@ -129,6 +129,9 @@ class Format(ABC):
 # --- what the assembler needs --------------------------------------------------------------------
 
 
+GIVEN: Final = -1  #: instead of a code: a token whose format dictates it
+
+
 @final
 @dataclass(frozen=True, kw_only=True)
 class EncodedSegment:
@@ -136,7 +139,8 @@ class EncodedSegment:
 
     modality, decoder, kind: what it is, and which decoder scores it in which kind of unit.
     start, stop: for a decoder of tokens, the tokens of the sequence that are scored.
-    codes: what these are in the decoder's own vocabulary, where a medium stands in their places.
+    codes: what these are in the decoder's own vocabulary, where a medium stands in their places: codes, or their
+        numbers in the medium of ``digest`` where the decoder finds codes itself. A token that is `GIVEN` is not scored.
     digest: for a decoder of media, the medium that is scored.
     given: for a decoder of media without a backbone, the medium that conditions it: what the prompt asks for.
     query: for a decoder of media behind a backbone, the tokens of its query positions. They follow the first
@@ -357,6 +361,11 @@ class Decoder(nn.Module, ABC):
     def parts(self) -> tuple[list[nn.Module], list[nn.Module]]:
         """What it is made of, and what connects that to a backbone."""
         return [self], []
+
+    @property
+    def shape(self) -> str:
+        """What goes in and what comes out, in a word or two."""
+        return f"-> {self.modality}"
 
     def embed(self, medium: Medium) -> Tensor:
         """What its own positions in the sequence are embedded by, ``m d``: learned queries, or codes that it scores.

@@ -15,7 +15,7 @@ from torch import Tensor
 from modalign.batch import Batch, Medium, Segment, Slot, Targets, TokenUnits
 from modalign.draws import DrawKey
 from modalign.layout import Layout, Span
-from modalign.roles import Encoded, EncodedSegment, EncodedSlot
+from modalign.roles import GIVEN, Encoded, EncodedSegment, EncodedSlot
 
 
 def common_trunk(encoded: Sequence[Encoded]) -> int:
@@ -124,10 +124,8 @@ class Rows:
             seen[segment.modality] = occurrence + 1
             units = self.units.setdefault(segment.decoder, []) if segment.kind == "token" else []
             # the first token of a sequence has no context, and so no unit
-            units.extend(
-                (row, place[at - 1], _scored(one, segment, at), len(self.segments))
-                for at in range(max(segment.start, 1), segment.stop)
-            )
+            said = ((at, _scored(one, segment, at)) for at in range(max(segment.start, 1), segment.stop))
+            units.extend((row, place[at - 1], code, len(self.segments)) for at, code in said if code != GIVEN)
             self.segments.append(
                 Segment(
                     response=len(self.ends),

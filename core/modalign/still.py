@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from modalign.batch import Batch, Medium, own
-from modalign.roles import Backbone, Decoder, Encoder
+from modalign.roles import Backbone, Encoder
 
 if TYPE_CHECKING:
     from modalign.model import Model
@@ -77,7 +77,7 @@ def _sources(model: Model, batch: Batch) -> list[nn.Module]:
     found: list[nn.Module] = [one for name, one in model.encoders.items() if name in names]
     found += [one for name, one in model.connectors.items() if name in names]
     for name, decoder in model.decoders.items():
-        found += cast(Decoder, decoder).parts()[1] if own(name) in names else []
+        found += [decoder] if own(name) in names else []
     return found
 
 

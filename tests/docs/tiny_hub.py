@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 import pytest
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from transformers import AutoModelForMultimodalLM, AutoProcessor
 
 import modalign
 import modalign.composing
@@ -47,6 +48,9 @@ TINY: Final[dict[str, tuple[Callable[[Path], Path], dict[str, object]]]] = {
     "Qwen/Qwen2.5-VL-3B-Instruct": (lambda folder: tiny_multimodal(folder, "qwen2_5_vl"), {}),
     "HuggingFaceTB/SmolLM2-135M-Instruct": (tiny_model, {}),
     "openai/clip-vit-base-patch32": (lambda folder: tiny_vision(folder, "clip"), {}),
+    "deepseek-community/Janus-Pro-1B": (lambda folder: eager(folder, "janus"), {}),
+    "BAAI/Emu3-Chat-hf": (lambda folder: eager(folder, "emu3"), {"image_area": 24 * 24}),
+    "facebook/chameleon-7b": (lambda folder: eager(folder, "chameleon"), {}),
     "Qwen/Qwen2-Audio-7B-Instruct": (lambda folder: tiny_multimodal(folder, "qwen2_audio"), {}),
     "Wan-AI/Wan2.2-T2V-A14B-Diffusers": (lambda folder: wan(folder, networks=2), {}),
     "kandinsky-community/kandinsky-2-2-decoder": (lambda folder: named(folder, "KandinskyV22Pipeline"), {}),
@@ -66,6 +70,18 @@ def named(folder: Path, name: str, **parts: object) -> Path:
     """A folder that says which pipeline it is of, and has none of its parts."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model_index.json").write_text(json.dumps({"_class_name": name, **parts}))
+    return folder
+
+
+def eager(folder: Path, family: str) -> Path:
+    """A checkpoint that draws, and opens a picture in one of two tokens or so."""
+    tiny_multimodal(folder, family)
+    library = AutoModelForMultimodalLM.from_pretrained(folder)
+    processor = AutoProcessor.from_pretrained(folder)
+    begin = processor.tokenizer.convert_tokens_to_ids(processor.image_start_token)
+    with torch.no_grad():
+        library.get_output_embeddings().weight[begin] *= 80
+    library.save_pretrained(folder)
     return folder
 
 

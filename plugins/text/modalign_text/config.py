@@ -27,6 +27,8 @@ THINKERS: Final = MappingProxyType(
         "qwen3_omni_moe": "Qwen3OmniMoeThinkerForConditionalGeneration",
     }
 )
+DRAWS: Final = frozenset({"chameleon", "emu3", "janus"})  #: model types that draw pictures themselves, as codes
+PICTURES: Final = frozenset({"image_weight", "image_ratio", "image_area"})  #: what their `model.options` may say
 SPEAKS: Final = ("talker.", "token2wav.", "code2wav.")  #: how the weights of their other parts begin
 COMPOSITION: Final = "modalign_composition.json"  #: which encoders a model has before it, and how media are decoded
 
@@ -127,13 +129,19 @@ def _known(config: Mapping[str, object], mapping: Mapping[str, object]) -> bool:
 
 def resolve(config: ModelConfig) -> Source:
     """Where the pieces of the model are; everything that can be refused from small files is refused here."""
-    if config.options:
+    known = set(config.options) <= PICTURES  # else no checkpoint has such a setting, and none is looked at
+    source = _resolve(config) if known else None
+    if source is None or (config.options and source.config.get("model_type") not in DRAWS):
         raise ConfigError(
-            "this loader has no further settings",
+            "this loader has no such settings",
             where="model.options",
             got=", ".join(config.options),
-            fix="remove them",
+            fix=f"remove them; of {', '.join(sorted(DRAWS))} pictures have {', '.join(sorted(PICTURES))}",
         )
+    return source
+
+
+def _resolve(config: ModelConfig) -> Source:
     folder = local(config.path)
     if folder is None:
         _check_id(config)

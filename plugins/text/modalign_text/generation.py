@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import cast
+from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import GenerationConfig as LibraryConfig
-from transformers import PreTrainedModel
+from transformers import GenerationMixin, PreTrainedModel
 from transformers.generation.streamers import BaseStreamer
 
 from modalign.config import GenerationConfig
@@ -44,7 +45,10 @@ def generate(
     if empty := [number for number, prompt in enumerate(prompts) if not prompt]:
         raise DataError("a prompt is empty once encoded", got=f"prompt {empty[0] + 1}", fix="give it some content")
     device = next(model.parameters()).device
-    write = cast(Callable[..., Tensor], model.generate)
+    # Janus has a `generate` of its own for its two heads, which sets a length twice and warns of it: words need no more
+    # than the common one
+    own = model.config.model_type == "janus"
+    write = cast(Callable[..., Tensor], partial(cast(Any, GenerationMixin).generate, model) if own else model.generate)
     written: list[list[int]] = []
     with torch.no_grad(), seeded(config.seed, device), _speaking(model, _settings(model, config, stops, pad, never)):
         for first in range(0, len(prompts), config.batch_size):

@@ -91,7 +91,7 @@ class CausalLMLoader(Loader):
                 library, tokenizer, ChatPreparer(tokenizer, model=type(library).__name__), adapters
             ),
             backbone=backbone,
-            decoders={"text": TextDecoder(head, scale=logits.scale, softcap=logits.softcap)},
+            decoders={"text": TextDecoder(head, scale=logits.scale, softcap=logits.softcap, never=logits.never)},
             heads={} if source.folder is None else load_heads(source.folder, backbone.width),
         )
 

@@ -1,4 +1,4 @@
-"""What a family does to its logits after the language head: a scale, a soft cap, or something we cannot reproduce.
+"""What a family does to its logits after the language head: a scale, a soft cap, tokens it never says, or else.
 
 r rows, n tokens, d width, v vocabulary.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, cast, final
 
 import torch
@@ -32,10 +32,12 @@ class Postprocessing:
 
     scale: of the head's output.
     softcap: None where there is none.
+    never: ids of tokens whose logits are the lowest number whatever the states are (Chameleon's codes of pictures).
     """
 
     scale: float = 1.0
     softcap: float | None = None
+    never: tuple[int, ...] = ()
 
     def __call__(self, raw: Tensor) -> Tensor:
         """The logits of a head's output, in its shape."""
@@ -59,7 +61,13 @@ def postprocessing(model: PreTrainedModel) -> Postprocessing:
     tokens = torch.randint(0, int(config.vocab_size), (1, 8), generator=generator).to(weight.device)
     states = cast(nn.Module, model.get_decoder())(input_ids=tokens, use_cache=False).last_hidden_state  # 1 n d
     raw = head(states.to(weight.dtype)).float()  # 1 n v; some families carry their states in float32
-    logits = model(input_ids=tokens, use_cache=False).logits.float()
+    logits = model(input_ids=tokens, use_cache=False).logits
+    shut = (logits <= torch.finfo(logits.dtype).min / 2).flatten(0, -2).all(0)  # v
+    never = tuple(shut.nonzero()[:, 0].tolist())
+    logits = logits.float()
+    if never and raw.shape == logits.shape:
+        _LOG.info("%s never says %d tokens as words", type(model).__name__, len(never))
+        raw, logits = raw[..., ~shut], logits[..., ~shut]
     if not bool(logits.isfinite().all()):
         broken = [name for name, value in model.named_parameters() if not bool(value.isfinite().all())]
         raise ModelError(
@@ -74,7 +82,7 @@ def postprocessing(model: PreTrainedModel) -> Postprocessing:
         if raw.shape == logits.shape and float((way(raw) - logits).abs().max()) <= tolerance:
             if way != Postprocessing():
                 _LOG.info("%s changes its logits after the head: %s", type(model).__name__, way)
-            return way
+            return replace(way, never=never)
     raise ModelError(
         f"the logits of {type(model).__name__} are not its head's output, scaled or softly capped",
         got=f"best scale {fitted:.4g}, largest difference {float((fitted * raw - logits).abs().max()):.2g}",

@@ -84,6 +84,10 @@ class MediaWriter(ABC):
         """The segment that scores a medium of a response, and the media it needs, by digest; of those it `makes`."""
         raise ModelError(f"this model makes no {part.modality}", got=type(self).__name__)
 
+    def opening(self, part: Part) -> int:
+        """How many tokens at the beginning of a medium's text the model says itself, and so are scored as words."""
+        return 0
+
     def compare(self, parts: Sequence[Part]) -> None:  # noqa: B027 - who makes no media compares none
         """Raise where media that were made for one another differ by more than their fitting hides."""
 

@@ -19,7 +19,7 @@ from modalign.comparison import Comparison
 from modalign.content import RAW, Message, Part, Response
 from modalign.errors import DataError, Foreign, ModalignError
 from modalign.files import File
-from modalign.roles import Encoded, EncodedSegment, Preparer
+from modalign.roles import Encoded, EncodedSegment, EncodedSlot, Preparer
 from modalign_text.conversations import check_uniform, named, strings_of
 from modalign_text.media import (
     Expansion,
@@ -207,12 +207,18 @@ class ChatPreparer(Preparer):
             place = max(place, min(max(ends), limit))
             behind = range(max(start, tokens.inside(expansion.at(place))), tokens.inside(expansion.at(limit)))
             stop = self._turn_end(tokens.ids, behind) or tokens.covering(expansion.at(place))
-            taken = [(tokens.inside(span.start), tokens.covering(span.stop)) for span in shown]
+            taken = [self._taken(tokens, span) for span in shown]
             segments.extend(_segment(*run) for run in between(start, stop, taken))
             drawn.extend(self._drawn(tokens, shown))
-        ids = tokens.ids[: segments[-1].stop] if segments and messages[-1].scored else tokens.ids
+        last = max((one.stop for one in (*segments, *(segment for segment, _ in drawn))), default=0)
+        ids = tokens.ids[:last] if segments and messages[-1].scored else tokens.ids
         bound = min([tokens.inside(expansion.at(first or 0)), *(segment.start for segment in segments)])
         return self._encoded(tokens, expansion, ids=ids, prompt=bound, segments=tuple(segments), drawn=drawn)
+
+    def _taken(self, tokens: Tokens, span: Span) -> tuple[int, int]:
+        """The tokens of a medium that are not scored as words."""
+        said = 0 if self.media is None or span.part.modality not in self.media.makes else self.media.opening(span.part)
+        return tokens.inside(span.start) + said, tokens.covering(span.stop)
 
     def _drawn(self, tokens: Tokens, spans: Sequence[Span]) -> list[_Drawn]:
         """What scores the media among these that the model makes: each follows the token that opens it."""
@@ -235,7 +241,7 @@ class ChatPreparer(Preparer):
             ids = (*ids, end)
         start = tokens.inside(expansion.at(len(before)))
         shown = [span for span in expansion.spans if span.old[0] >= len(before)]
-        taken = [(tokens.inside(span.start), tokens.covering(span.stop)) for span in shown]
+        taken = [self._taken(tokens, span) for span in shown]
         segments = tuple(_segment(*run) for run in between(start, len(ids), taken))
         drawn = self._drawn(tokens, shown)
         return self._encoded(tokens, expansion, ids=ids, prompt=start, segments=segments, drawn=drawn)
@@ -291,6 +297,10 @@ class ChatPreparer(Preparer):
         media = {part.digest: self.media.medium(part) for part in parts}
         for segment, needed in drawn:
             segments, media = (*segments, segment), {**media, **needed}
+            if segment.kind == "token" and segment.digest is not None:  # it stands there as what it is scored by
+                inside, key = range(segment.start, segment.stop), segment.digest
+                slots = tuple(replace(slot, digest=key) if slot.start in inside else slot for slot in slots)
+        media = {key: media[key] for key in media if key in _used(slots, segments)}
         return Encoded(
             tokens=tuple(map(self.media.token, ids)), prompt=prompt, segments=segments, slots=slots, media=media
         )
@@ -344,10 +354,16 @@ def _segment(start: int, stop: int) -> EncodedSegment:
     return EncodedSegment(modality="text", decoder="text", kind="token", start=start, stop=stop)
 
 
+def _used(slots: Sequence[EncodedSlot], segments: Sequence[EncodedSegment]) -> set[str | None]:
+    """Digests of the media that a sequence needs."""
+    asked = {digest for segment in segments for digest in (segment.digest, segment.given, segment.asks)}
+    return asked | {slot.digest for slot in slots}
+
+
 def _placed(segment: EncodedSegment, at: int) -> EncodedSegment:
     """A medium's segment where the medium stands."""
     if segment.kind == "token":
-        return replace(segment, start=at, stop=at + segment.stop)
+        return replace(segment, start=at + segment.start, stop=at + segment.stop)
     return replace(segment, after=at)
 
 

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import final
+from typing import cast, final
 
 from transformers import PreTrainedModel
 
+from modalign.config import GenerationConfig
+from modalign.content import Message, Response
 from modalign.errors import CheckpointError
 from modalign.integrations.peft import LoraAdapters
 from modalign.model import Model
 from modalign.roles import Encoded
 from modalign_text.assembly import LanguageAssembly
+from modalign_text.multimodal.interleaved import Writer
+from modalign_text.multimodal.native.decoder import PictureDecoder
+from modalign_text.multimodal.native.drawn import Native
+from modalign_text.multimodal.native.options import OPTIONS
+from modalign_text.multimodal.native.writer import NativeWriter
 from modalign_text.multimodal.processing import ProcessorWriter
 from modalign_text.preparer import ChatPreparer
 
@@ -33,11 +40,39 @@ class MultimodalAssembly(LanguageAssembly):
     ) -> None:
         super().__init__(library, preparer, adapters, writer.takes)
         self.writer = writer
+        if isinstance(writer, NativeWriter) and writer.pictures.mute is None:
+            self.gives = self.gives | writer.makes
 
     def save_rest(self, model: Model, folder: Path, *, merge: bool) -> None:
         self.writer.processor.save_pretrained(folder)
         said = {name: settings.model_dump(mode="json") for name, settings in self.writer.settings.items()}
         (folder / MEDIA).write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+
+        if isinstance(self.writer, NativeWriter):
+            options = self.writer.options.model_dump_json(indent=2)
+            (folder / OPTIONS).write_text(options + "\n", encoding="utf-8")
+
+    def generate(
+        self,
+        model: Model,
+        prompts: Sequence[Sequence[Message]],
+        config: GenerationConfig,
+        *,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[Response]:
+        if not isinstance(self.writer, NativeWriter):
+            return super().generate(model, prompts, config, progress=progress)
+        drawing = Native(decoder=cast(PictureDecoder, model.decoders["image"]), writer=self.writer)
+        drawing.check(config)
+        write = Writer(
+            model,
+            library=self.library,
+            chat=self._chat,
+            markers=self.writer,
+            makers={"image": drawing},
+            stops=self.stops,
+        )
+        return write(prompts, config, progress)
 
     def given(self, model: Model, one: Encoded) -> Mapping[str, object]:
         device = next(self.library.parameters()).device

@@ -115,7 +115,10 @@ def load_composed(source: Source, config: ModelConfig) -> Model:
         connectors=connectors,
         decoders={
             "text": TextDecoder(
-                cast(nn.Module, library.get_output_embeddings()), scale=logits.scale, softcap=logits.softcap
+                cast(nn.Module, library.get_output_embeddings()),
+                scale=logits.scale,
+                softcap=logits.softcap,
+                never=logits.never,
             ),
             **{name: one.decoder for name, one in makers.items()},
         },
@@ -232,7 +235,13 @@ class ComposedAssembly(LanguageAssembly):
         if not self._makers:
             return super().generate(model, prompts, config, progress=progress)
         write = Writer(
-            model, library=self.library, chat=self._chat, markers=self.writer, makers=self._makers, stops=self.stops
+            model,
+            library=self.library,
+            chat=self._chat,
+            markers=self.writer,
+            makers=self._makers,
+            stops=self.stops,
+            stands=self.writer.stands,
         )
         return write(prompts, config, progress)
 

@@ -27,8 +27,9 @@ from modalign.streaming import Made, Opened, tell
 from modalign.training.reference import evaluating
 from modalign_text.backbone import CausalLMBackbone
 from modalign_text.generation import generate
+from modalign_text.multimodal.drawing import Drawing
 from modalign_text.multimodal.makers import Generator, Maker, Speller
-from modalign_text.multimodal.markers import MarkerWriter
+from modalign_text.multimodal.native.drawn import Native
 from modalign_text.multimodal.spelling import spell
 from modalign_text.preparer import ChatPreparer
 
@@ -83,6 +84,7 @@ class Writer:
 
     library: the language model as transformers knows it.
     stops: token ids that end a turn.
+    stands: a token for the queries of generators.
     """
 
     def __init__(
@@ -91,13 +93,14 @@ class Writer:
         *,
         library: PreTrainedModel,
         chat: ChatPreparer,
-        markers: MarkerWriter,
-        makers: Mapping[str, Maker],
+        markers: Drawing,
+        makers: Mapping[str, Maker | Native],
         stops: frozenset[int],
+        stands: int = 0,
     ) -> None:
         self.model, self.library, self.chat, self.markers, self.makers = model, library, chat, markers, makers
-        self.stops = stops
-        self.openers = markers.openers
+        self.stops, self.stands = stops, stands
+        self.openers = {token: name for token, name in markers.openers.items() if name in makers}
 
     def __call__(
         self,
@@ -143,15 +146,16 @@ class Writer:
     def _speak(self, lines: Sequence[_Line], config: GenerationConfig) -> None:
         """Words up to the end of the turn, or up to the token that opens a medium."""
         most = max(one.left for one in lines)
+        opens = self.openers if config.max_media else {}  # else words alone
         written = generate(
             self.library,
             [one.tokens for one in lines],
             config.model_copy(update={"max_new_tokens": most, "batch_size": len(lines)}),
-            stops=self.stops | self.openers.keys(),
+            stops=self.stops | opens.keys(),
             pad=self.chat.pad,
             media=self._embedded(lines),
             keep=True,
-            never=[self.markers.closer(name) for name in self.makers],  # these are given, never said
+            never=sorted(self.markers.never | (self.openers.keys() - opens.keys())),  # given, never said
             words=self.chat.words,
         )
         for one, ids in zip(lines, written, strict=True):
@@ -179,12 +183,16 @@ class Writer:
         """The medium that each of these has opened, and what the model sees of it."""
         tell(Opened(modality))
         sources = [_source(config.seed, one.number, modality, one.made[modality]) for one in lines]
+        for one in lines:
+            one.tokens += self.markers.ahead(modality)
         match self.makers[modality]:
             case Generator() as maker:
                 parts = self._generate(maker, lines, sources, config)
             case Speller(decoder=decoder):
                 codes = spell(self.library, decoder, self._whole(lines), sources, config)
                 parts = [decoder.codec.decode(one) for one in codes.cpu()]
+            case Native() as maker:
+                parts = maker.draw(self.library, [one.tokens for one in lines], self._whole(lines), sources, config)
             case maker:
                 raise TypeError(type(maker))
         for line, part in zip(lines, parts, strict=True):
@@ -201,7 +209,7 @@ class Writer:
         self, maker: Generator, lines: Sequence[_Line], sources: Sequence[torch.Generator], config: GenerationConfig
     ) -> list[Part]:
         """Media conditioned by states of what is there so far, or at query positions behind it."""
-        segment, media = maker.asked(self.markers.stands)
+        segment, media = maker.asked(self.stands)
         batch = self._batch([one.encoded([replace(segment, after=len(one.tokens))], media) for one in lines])
         states = cast(CausalLMBackbone, self.model.backbone)(batch, self.model.embed(batch))  # r n d
         condition = maker.joint(maker.decoder.given(states, batch.segments, batch.layout))
@@ -209,13 +217,13 @@ class Writer:
 
     def _show(self, line: _Line, part: Part) -> None:
         """Let a medium be seen by what follows it, as it would be in a row."""
-        if part.modality in self.markers.takes:
-            medium = self.markers.medium(part)
+        seen = self.markers.seen(part)
+        if seen.medium is not None:
             start = len(line.tokens)
-            line.tokens += [self.markers.stands] * medium.cost
-            line.slots.append(EncodedSlot(start=start, stop=len(line.tokens), digest=part.digest))
-            line.media[part.digest] = medium
-        line.tokens.append(self.markers.closer(part.modality))
+            line.tokens += seen.tokens
+            line.slots.append(EncodedSlot(start=start, stop=len(line.tokens), digest=seen.key))
+            line.media[seen.key] = seen.medium
+        line.tokens += seen.behind
 
     def _embedded(self, lines: Sequence[_Line]) -> Mapping[str, object]:
         """Embeddings ``r n d`` padded on the left, where any of these has media before it."""

@@ -29,6 +29,12 @@ class Kept(Generic[Made]):
         self._made.move_to_end(digest)
         return self._made[digest]
 
+    def get(self, digest: str) -> Made | None:
+        """What was made of a medium; None where that is not known."""
+        if digest in self._made:
+            self._made.move_to_end(digest)
+        return self._made.get(digest)
+
     def keep(self, digest: str, made: Made) -> None:
         """Keep what was made, and drop what was not asked for longest."""
         if digest in self._made:

@@ -11,9 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, cast
 
-import torch
 import transformers
-from torch import Tensor, nn
+from torch import nn
 from transformers import (
     AutoModelForMultimodalLM,
     AutoProcessor,
@@ -23,17 +22,13 @@ from transformers import (
 )
 from transformers.models.auto.auto_factory import _BaseAutoModelClass
 
-from modalign.assembler import Sample, assemble
-from modalign.batch import Medium
-from modalign.comparison import Comparison
 from modalign.config import ModelConfig
-from modalign.content import Message, Part, Response
-from modalign.errors import ConfigError, DataError, ModelError
+from modalign.errors import ConfigError, ModelError
 from modalign.freezing import freeze
 from modalign.heads.storage import load_heads
 from modalign.model import Model
 from modalign.registry import registry
-from modalign.roles import Backbone, Content, Encoded, Encoder, MediaSettings
+from modalign.roles import Backbone, Decoder, Encoder, MediaSettings
 from modalign_text import probe
 from modalign_text.backbone import CausalLMBackbone
 from modalign_text.config import THINKERS, Source
@@ -42,15 +37,20 @@ from modalign_text.loader import chat_template, check_tokenizer, load_adapters, 
 from modalign_text.logits import postprocessing
 from modalign_text.multimodal.assembly import MultimodalAssembly
 from modalign_text.multimodal.encoder import NotInSequence, TowerEncoder, towers_of
+from modalign_text.multimodal.native.decoder import decoder_of
+from modalign_text.multimodal.native.encoder import CodeEncoder
+from modalign_text.multimodal.native.loading import drawing, towers_beside
+from modalign_text.multimodal.native.options import options_of
+from modalign_text.multimodal.native.pictures import pictures_of
+from modalign_text.multimodal.native.writer import NativeWriter
 from modalign_text.multimodal.processing import ProcessorWriter
+from modalign_text.multimodal.proving import prove, tried
 from modalign_text.multimodal.settings import listed, media_settings
 from modalign_text.multimodal.whole import RowEncoder, RowWriter, WholeBackbone
 from modalign_text.preparer import ChatPreparer
-from modalign_text.tokens import Tokeniser
 
 _LOG = logging.getLogger("modalign")
 
-_TOLERANCE: Final = {torch.float32: 1e-3, torch.bfloat16: 8e-2, torch.float16: 2e-2}  # of the largest state
 _FILES: Final = ("processor_config.json", "preprocessor_config.json")
 
 
@@ -66,28 +66,39 @@ def load_multimodal(source: Source, config: ModelConfig) -> Model:
     library = load_library(source, config, _class_of(source))
     processor = load_processor(source, config, library)
     settings = media_settings(library, processor, source, config)
-    towers = towers_of(library)
     logits = postprocessing(library)
+    pictures = pictures_of(library, processor) if "image" in settings else None
     try:
-        writer, backbone, encoders = _apart(library, processor, settings, config)
+        if pictures is None:
+            writer, backbone, encoders = _apart(library, processor, settings, config)
+        else:
+            said = options_of(config.options, source.folder, pictures)
+            writer = NativeWriter(library, processor, settings, pictures, said)
+            backbone, encoders = drawing(library, writer, config.sharing)
     except NotInSequence as error:
-        if config.sharing in ("split", "mask"):
+        if config.sharing in ("split", "mask") or pictures is not None:
             raise
         writer, backbone, encoders = _whole(library, processor, settings, error)
     family = type(library).__name__
     preparer = ChatPreparer(writer.tokenizer, template=writer.template, media=writer, model=family)
-    outside = [name for name, module in library.named_modules() if any(module is one for one in towers.values())]
+    towers = [*towers_beside(library, pictures).values(), *([] if pictures is None else [pictures.vq])]
+    outside = [name for name, module in library.named_modules() if any(module is one for one in towers)]
     adapters = load_adapters(library, source, config, outside=outside)
     for encoder in encoders.values():  # adapters may have put other modules in the towers' places
-        cast("TowerEncoder | RowEncoder", encoder).towers = nn.ModuleDict(towers_of(library))
+        if not isinstance(encoder, CodeEncoder):
+            cast("TowerEncoder | RowEncoder", encoder).towers = nn.ModuleDict(towers_beside(library, pictures))
     if config.gradient_checkpointing:
         recompute(library)
     head = cast(nn.Module, library.get_output_embeddings())  # after adapters: they may have wrapped it
+    text = TextDecoder(head, scale=logits.scale, softcap=logits.softcap, never=logits.never)
+    decoders: dict[str, Decoder] = {"text": text}
+    if pictures is not None:
+        decoders["image"] = decoder_of(pictures, library, text)
     model = Model(
         assembly=MultimodalAssembly(library, preparer, writer, adapters),
         backbone=backbone,
         encoders=encoders,
-        decoders={"text": TextDecoder(head, scale=logits.scale, softcap=logits.softcap)},
+        decoders=decoders,
         heads={} if source.folder is None else load_heads(source.folder, backbone.width),
     )
     freeze(model, config.freeze)
@@ -133,7 +144,7 @@ def _apart(
     towers = nn.ModuleDict(towers_of(library))
     encoders = {name: TowerEncoder(library, name, writer, towers) for name in sorted(writer.takes)}
     for name, encoder in encoders.items():  # before anything is changed: a family may turn out to be of another kind
-        encoder.learn(_tried(writer, name, encoder.rate)[1])
+        encoder.learn(tried(writer, name, encoder.rate)[1])
     probe.decide(backbone, config.sharing)
     prove(library, backbone, encoders, writer)
     return writer, backbone, dict(encoders)
@@ -182,84 +193,3 @@ def load_processor(source: Source, config: ModelConfig, library: PreTrainedModel
     if (template := chat_template(config)) is not None:
         processor.chat_template = template
     return processor
-
-
-@torch.no_grad()
-def prove(
-    library: PreTrainedModel, backbone: CausalLMBackbone, encoders: Mapping[str, TowerEncoder], writer: ProcessorWriter
-) -> None:
-    """Raise where the parts, put together, do not give what the whole model gives for a row with each medium."""
-    for name, encoder in encoders.items():
-        part, medium = _tried(writer, name, encoder.rate)
-        one = _row(part, writer)
-        wanted = _states(library, one, writer)
-        batch = assemble([_lone(one)], share=False)
-        found = backbone(batch.to(backbone_device(backbone)), {part.digest: encoder([medium])[0]})
-        error = float((found - wanted).abs().amax() / wanted.abs().amax())
-        if not error <= _TOLERANCE.get(backbone.dtype, 1e-3):
-            raise ModelError(
-                f"this family cannot be taken apart: with {name} its parts give other states than the whole",
-                got=f"{type(library).__name__}, error {error:.1e} of the largest state",
-                fix="use another family (docs/media.md lists those that were tried), and please tell us",
-            )
-    _LOG.info("the towers for %s give what the whole model gives", ", ".join(encoders) or "nothing")
-
-
-def _tried(writer: ProcessorWriter, name: str, rate: float | None) -> tuple[Part, Medium]:
-    """A medium of noise, as the processor prepares it."""
-    part = Part(modality=name, value=torch.zeros(1))
-    try:
-        return part, writer.try_out(part, _sample(name, rate))[0]
-    except DataError as error:
-        raise ModelError(
-            f"the processor of this checkpoint cannot prepare {name}",
-            got=error.got,
-            fix="run `modalign doctor`; if all is well there, this family is not supported yet",
-        ) from error
-
-
-def backbone_device(backbone: CausalLMBackbone) -> torch.device:
-    """Where its weights are."""
-    return next(backbone.parameters()).device
-
-
-def _sample(modality: str, rate: float | None) -> Content:
-    """A medium of noise, as small as any processor takes."""
-    made = torch.Generator().manual_seed(0)
-    match modality:
-        case "audio":
-            assert rate is not None
-            return Content(modality=modality, tensor=0.1 * torch.randn(1, int(rate), generator=made), rate=rate)
-        case "video":
-            frames = torch.randint(0, 256, (4, 3, 64, 64), generator=made, dtype=torch.uint8)
-            return Content(modality=modality, tensor=frames, rate=2.0)
-        case _:
-            return Content(
-                modality=modality, tensor=torch.randint(0, 256, (3, 64, 64), generator=made, dtype=torch.uint8)
-            )
-
-
-def _row(part: Part, writer: ProcessorWriter) -> Encoded:
-    tokeniser = Tokeniser(writer.tokenizer)
-    expansion = writer.expand(f"a b {writer.placeholder(part.modality)} c d", [part])
-    tokens = tokeniser.read(expansion.text)
-    media = {part.digest: writer.medium(part)}
-    one = Encoded(tokens=tokens.ids, prompt=len(tokens.ids), slots=writer.slots(tokens, expansion), media=media)
-    return writer.finish(one, {part.modality: [part.digest]})
-
-
-def _lone(one: Encoded) -> Sample:
-    said = Response(messages=(Message(role="assistant", parts=()),))
-    return Sample(comparison=Comparison.unpaired((), said), encoded=(one,), own=1)
-
-
-def _states(library: PreTrainedModel, one: Encoded, writer: ProcessorWriter) -> Tensor:
-    """States ``1 n d`` of the model as transformers runs it."""
-    device = next(library.parameters()).device
-    states: list[Tensor] = []
-    hook = library.get_decoder().register_forward_hook(lambda *found: states.append(found[-1].last_hidden_state))
-    try:
-        library(**writer.arguments(one, device, library))
-    finally:
-        hook.remove()
-    return states[0]

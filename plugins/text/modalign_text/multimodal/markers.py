@@ -17,14 +17,15 @@ from modalign.content import Part
 from modalign.errors import DataError
 from modalign.frozen import empty
 from modalign.roles import Connector, Content, EncodedSegment, Encoder, MediaSettings
-from modalign_text.media import Expansion, MediaWriter, Span
+from modalign_text.media import Expansion, Span
+from modalign_text.multimodal.drawing import Drawing, Seen
 from modalign_text.multimodal.keeping import Kept
 from modalign_text.multimodal.makers import Generator, Maker, Speller, closes, opens
 from modalign_text.multimodal.tracks import TRACKS, behind, decoded
 
 
 @final
-class MarkerWriter(MediaWriter):
+class MarkerWriter(Drawing):
     """Media as special tokens that the tokenizer is lent, and that never reach the backbone's table.
 
     tokenizer: of the language model; a copy of it learns the markers, so that what is saved is what was loaded.
@@ -77,7 +78,16 @@ class MarkerWriter(MediaWriter):
     def compare(self, parts: Sequence[Part]) -> None:
         self._makers[parts[0].modality].compare(parts)
 
-    def closer(self, modality: str) -> int:
+    @property
+    def never(self) -> frozenset[int]:
+        return frozenset(map(self._closer, self.makes))
+
+    def seen(self, part: Part) -> Seen:
+        medium = self.medium(part) if part.modality in self.takes else None
+        tokens = (self.stands,) * self.cost(part)
+        return Seen(tokens=tokens, key=part.digest, medium=medium, behind=(self._closer(part.modality),))
+
+    def _closer(self, modality: str) -> int:
         """The token behind a medium that the model has made."""
         return cast(int, self.tokenizer.convert_tokens_to_ids(closes(modality)))
 

@@ -190,7 +190,7 @@ class ProcessorWriter(MediaWriter):
         name = content.modality
         token = self.placeholder(name)
         content = paced(content, self.settings[name])
-        given, settings = given_of(content)
+        given, settings = self._given(content)
         try:
             found = cast(
                 BatchFeature,
@@ -221,6 +221,10 @@ class ProcessorWriter(MediaWriter):
             extra={"placeholders": tuple(placeholders), TRACKS: tuple(content.tracks)},
         )
         return medium, written
+
+    def _given(self, content: Content) -> tuple[object, dict[str, object]]:
+        """What the processor is given for a medium, and the settings beside it."""
+        return given_of(content)
 
     def _read_back(self, found: BatchFeature) -> str:
         """What a processor wrote for the only medium of a text that is nothing else, where it does not say so."""

@@ -57,7 +57,7 @@ MROPE: Final[_Sizes] = MappingProxyType(
 def tiny_multimodal(folder: str | Path, family: str = "llava", *, seed: int = 0, scale: float = 1.0) -> Path:
     """Save a tiny random checkpoint of one family and its processor; returns the folder, ready for `modalign.load`.
 
-    family: a key of `MULTIMODAL`, or of `further.FURTHER`.
+    family: a key of `MULTIMODAL`, of `further.FURTHER`, or of `native.testing.NATIVE`.
     seed: of its weights; the caller's random state is untouched.
     scale: multiplies the matrices, so that what each token sees shows in the logits (4 for tests of attention).
     """
@@ -78,8 +78,9 @@ def tiny_multimodal(folder: str | Path, family: str = "llava", *, seed: int = 0,
 
 def _further(family: str) -> Callable[[], _Made]:
     from modalign_text.multimodal.further import FURTHER
+    from modalign_text.multimodal.native.testing import NATIVE
 
-    return FURTHER[family]
+    return {**FURTHER, **NATIVE}[family]
 
 
 def make_tokenizer(media: Mapping[str, str], **named: str) -> PreTrainedTokenizerFast:

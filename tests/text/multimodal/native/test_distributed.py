@@ -18,7 +18,7 @@ from modalign_text.multimodal.native.cases import both, draws, loaded, reads
 
 #: what is trained, by name; in the first a process whose rows are words alone reaches nothing that trains
 CASES: dict[str, tuple[Objective, dict[str, object]]] = {
-    "janus-draws": (DPO(), {"freeze": ("encoders", "connectors", "backbone", "decoders.text")}),
+    "janus-draws": (DPO(), {"freeze": ("encoders", "backbone", "decoders.text")}),
     "janus-all": (KTO(), {"freeze": ()}),
     "emu3-adapter": (DPO(), {"adapter": AdapterConfig(r=2)}),
 }

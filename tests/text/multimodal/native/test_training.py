@@ -148,12 +148,21 @@ def test_worker_processes_change_nothing(folder: Path, tmp_path: Path, family: s
 
 
 def test_the_parts_that_draw_freeze_by_name(folder: Path, tmp_path: Path) -> None:
-    model = loaded(folder, "janus", freeze=["encoders", "decoders.image"])
+    model = loaded(folder, "janus", freeze=["encoders", "connectors.image", "decoders.image"])
     before = {key: value.clone() for key, value in model.state_dict().items()}
     trainer(model, DPO(), tmp_path / "run", max_steps=2).train()
     moved = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
     assert moved
     assert not [key for key in moved if key.startswith("decoders.image")]
+
+
+def test_a_frozen_language_model_passes_the_gradient_to_what_embeds_codes(folder: Path, tmp_path: Path) -> None:
+    model = loaded(folder, "janus", freeze=["encoders", "backbone", "decoders"])
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    trainer(model, DPO(), tmp_path / "run", max_steps=2).train()
+    moved = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
+    assert {"decoders.image.table.weight", "decoders.image.aligner.fc1.weight"} <= moved
+    assert not [key for key in moved if key.startswith(("backbone", "decoders.image.head", "decoders.text"))]
 
 
 def test_adapters_reach_what_draws(folder: Path) -> None:

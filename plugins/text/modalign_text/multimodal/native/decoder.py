@@ -146,7 +146,7 @@ class JanusDecoder(PictureDecoder):
         )
 
     def parts(self) -> tuple[list[nn.Module], list[nn.Module]]:
-        return [self.pictures.vq, self.table, self.aligner, self.head], []
+        return [self.pictures.vq, self.head], [self.table, self.aligner]
 
     def embedded(self, codes: Tensor) -> Tensor:
         return self.aligner(self.table(codes))

@@ -15,7 +15,7 @@ from modalign.heads.storage import save_heads
 from modalign.integrations.peft import LoraAdapters
 from modalign.model import Model
 from modalign.roles import Assembly, Encoded
-from modalign_text.generation import generate
+from modalign_text.generation import apart, generate
 from modalign_text.media import media_of
 from modalign_text.preparer import ChatPreparer
 
@@ -77,8 +77,9 @@ class LanguageAssembly(Assembly):
         for number in sorted(set(range(len(prompts))) - written.keys()):  # media of several prompts do not line up
             one = self._chat.prompt(prompts[number])
             media = self.given(model, one)
+            own = apart(config, number=number)
             (written[number],) = generate(
-                self.library, [one.tokens], config, stops=stops, pad=pad, progress=progress, media=media, words=say
+                self.library, [one.tokens], own, stops=stops, pad=pad, progress=progress, media=media, words=say
             )
         roles = (RAW if prompt[0].role == RAW else "assistant" for prompt in prompts)
         return [self._chat.response_of(written[number], role=role) for number, role in enumerate(roles)]

@@ -19,6 +19,15 @@ from modalign.errors import DataError, ModelError
 from modalign.streaming import Said, heard, tell
 
 
+def apart(config: GenerationConfig, *, number: int = 0, turn: int = 0) -> GenerationConfig:
+    """The same settings with a seed of their own: for prompts from a number on, and for a turn of theirs.
+
+    >>> apart(GenerationConfig(seed=3)).seed, apart(GenerationConfig(seed=3), number=2).seed == 3
+    (3, False)
+    """
+    return config.model_copy(update={"seed": config.seed + number * 15_485_863 + turn * 1_000_003})
+
+
 def generate(
     model: PreTrainedModel,
     prompts: Sequence[Sequence[int]],

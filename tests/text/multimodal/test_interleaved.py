@@ -382,6 +382,14 @@ def test_words_and_media_are_written_and_are_seeded(eager: Model) -> None:
     assert digests != [[part.digest for part in one.parts()] for one in written(eager, 8, seed=4)]
 
 
+def test_responses_of_different_batches_are_drawn_apart(eager: Model) -> None:
+    found = written(eager, 4, batch_size=1)
+    said = {
+        tuple(part.value if isinstance(part.value, str) else part.modality for part in one.parts()) for one in found
+    }
+    assert len(said) > 1  # one prompt, asked four times
+
+
 def test_what_is_written_is_the_sequence_that_is_scored(eager: Model) -> None:
     seen: list[tuple[int, ...]] = []
     assembly, ended = eager.assembly, interleaved.Writer._end

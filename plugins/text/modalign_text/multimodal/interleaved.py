@@ -26,14 +26,12 @@ from modalign.roles import Encoded, EncodedSegment, EncodedSlot
 from modalign.streaming import Made, Opened, tell
 from modalign.training.reference import evaluating
 from modalign_text.backbone import CausalLMBackbone
-from modalign_text.generation import generate
+from modalign_text.generation import apart, generate
 from modalign_text.multimodal.drawing import Drawing
 from modalign_text.multimodal.makers import Generator, Maker, Speller
 from modalign_text.multimodal.native.drawn import Native
 from modalign_text.multimodal.spelling import spell
 from modalign_text.preparer import ChatPreparer
-
-_APART = 1_000_003  #: between the seeds of turns
 
 
 @final
@@ -132,7 +130,7 @@ class Writer:
         """Go on with every response until it has ended: all of them write words, then all make what they opened."""
         turn = 0
         while going := [one for one in lines if not one.ended]:
-            self._speak(going, config.model_copy(update={"seed": config.seed + turn * _APART}))
+            self._speak(going, apart(config, number=lines[0].number, turn=turn))
             for modality in self.makers:
                 opened = [one for one in going if one.run and self.openers.get(one.run[-1]) == modality]
                 full = [one for one in opened if one.made.total() >= config.max_media]

@@ -27,7 +27,7 @@ from modalign.model import Model
 from modalign.objectives import DPO, SFT, Objective
 from modalign.registry import registry
 from modalign.training import Trainer
-from modalign.world.together import Harmony, harmony, judge_together
+from modalign.world.harmony import Harmony, harmony, judge_together
 from modalign_text.student import save_student
 
 #: Steps in which a painter learns its modality from clean examples, measured to be enough.

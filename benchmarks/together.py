@@ -1,163 +1,137 @@
 """Whether one preference over words and media helps all of them, where the truth is known: the oracle world together.
 
-    python benchmarks/together.py --folder runs/together              # seed 0
-    python benchmarks/together.py --folder runs/together --seeds 0,1,2
+    python benchmarks/together.py --folder runs/together
+    python benchmarks/together.py --folder runs/together --seeds 0
 
-Painters learn each modality alone; a tiny language model is put before them and learns, from examples of which 45 %
-have a mistake, to answer requests for several modalities in an order (SFT). Then DPO on pairs that share a defect, and
-the control: imitating the chosen responses of the same pairs. Prints what the oracle says of each: which parts there
-are, what each shows, whether they agree. Runs that are there already are kept. The exit status is 1 where DPO does not
-raise all at once above the start, or the control does not lower it.
+The recipe is `modalign quickstart`'s: the model that ships with the plugins learns from examples with mistakes (SFT),
+then from pairs that share a defect (DPO). Beside it two controls from the same start on the same pairs: imitating the
+chosen responses, and DPO that scores words alone (media are context). The oracle says of each response to new requests
+which parts there are, what each shows, and whether they agree. Runs that are there already are kept.
+
+Seeds are pooled, and stages compared response by response. The exit status is 1 where one of these does not hold beyond
+the 95 % interval: DPO raises everything above the start; imitation raises nothing; every medium follows more often
+after DPO than after DPO on words alone.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 
-import modalign
-from modalign.model import Model
-from modalign.objectives import DPO, SFT, Objective
-from modalign.registry import registry
-from modalign.training import Trainer
-from modalign.world.together import Harmony, harmony, judge_together
-from modalign_text.student import save_student
+from modalign.intervals import paired, wilson
+from modalign.objectives import DPO, SFT
+from modalign.world.ensemble import EnsembleConfig, Rehearsal, ensemble_settings, taught
+from modalign.world.harmony import outcomes
+from modalign_text.config import COMPOSITION
 
-#: Steps in which a painter learns its modality from clean examples, measured to be enough.
-PAINTERS: Final = {"image": 1400, "audio": 1100, "video": 500}
-STAGES: Final = ("before", "dpo", "control")
+STAGES: Final = ("before", "dpo", "control", "words")
+MEDIA: Final = ("image", "audio", "video")
+ASKED: Final = ("whole", "selection", "agreement", "text", *MEDIA)
+SAMPLES: Final = 288
 
-_BATCH: Final = 16
-_PROMPTS: Final = 192
+#: By stage and what was asked: of each response whether it does it; None where it was not asked for.
+Outcomes = Mapping[str, Mapping[str, Sequence[bool | None]]]
 
 
 def main() -> None:
     """Run what is missing, and say what came of all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("runs/together"), help="where the runs go")
-    parser.add_argument("--seeds", default="0", help="with commas between")
-    parser.add_argument("--sft_steps", type=int, default=1200)
-    parser.add_argument("--dpo_steps", type=int, default=150)
+    parser.add_argument("--seeds", default="0,1,2", help="with commas between")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    rows: list[list[str]] = []
-    wrong: list[str] = []
-    for seed in (int(one) for one in args.seeds.split(",")):
-        found = run(args.folder / f"seed-{seed}", seed, args.sft_steps, args.dpo_steps)
-        rows += [[str(seed), stage, *_cells(found[stage])] for stage in STAGES]
-        whole = {stage: found[stage]["whole"][0] for stage in STAGES}
-        if not whole["control"] < whole["before"] < whole["dpo"]:
-            wrong.append(f"seed {seed}: {whole}")
-    head = ["seed", "", "all at once", "selection", "agreement", *sorted(("text", *PAINTERS))]
-    print("\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)))
+    seeds = [int(one) for one in args.seeds.split(",")]
+    found = {str(one): run(args.folder / f"seed-{one}", ensemble_settings(seed=one, samples=SAMPLES)) for one in seeds}
+    every = pooled(list(found.values()))
+    for name, said in [*found.items(), ("all", every)]:
+        rates = [[stage, *(_rate(said[stage][one]) for one in ASKED)] for stage in STAGES]
+        print(table([f"seed {name}", *ASKED], rates))
+    pairs = [("dpo", "before"), ("control", "before"), ("words", "before"), ("dpo", "words")]
+    gains = [[f"{one} - {other}", *(_gain(every, one, other, name) for name in ASKED)] for one, other in pairs]
+    print(table(["difference", *ASKED], gains))
+    wrong = broken(every)
     sys.exit(f"does not hold: {'; '.join(wrong)}" if wrong else 0)
 
 
-def run(folder: Path, seed: int, sft_steps: int, dpo_steps: int) -> dict[str, Any]:
-    """What the oracle says after each stage of one seed; kept in its folder."""
+def run(folder: Path, config: EnsembleConfig) -> Outcomes:
+    """What came of every stage of one seed; kept in its folder."""
     kept = folder / "results.json"
     if kept.is_file():
         return json.loads(kept.read_text(encoding="utf-8"))
     began = time.perf_counter()
-    decoders = {
-        name: {
-            "path": str(_painter(folder, name, steps, seed)),
-            "weight": 0.05,
-            "connector": {"heads": 4},
-        }
-        for name, steps in PAINTERS.items()
-    }
-    words = save_student(folder / "words", seed=seed, together=True, positions=256)
-    model = modalign.compose(words, decoders=decoders)
-    print(model.describe(), flush=True)
-    _train(model, SFT(), "sft", folder / "before", steps=sft_steps, rates=(2e-3, 5e-4), seed=seed)
-    found: dict[str, Any] = {"before": _said(_measured(model, seed))}
-    for stage, objective in (("dpo", DPO(beta=0.1)), ("control", SFT())):
-        aligned = modalign.load(folder / "before" / "final")
-        _train(aligned, objective, "shared-defect", folder / stage, steps=dpo_steps, rates=(1e-4, 1e-4), seed=seed)
-        found[stage] = _said(_measured(aligned, seed))
-    found["seconds"] = time.perf_counter() - began
-    kept.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    depictions = taught(folder / "start")
+    stages = Rehearsal(folder, config, depictions, say=print, quiet=True)
+    before = stages.sft(folder / "start")
+    start = before.folder / "final"
+    done = [
+        before,
+        stages.align("dpo", start, DPO(beta=config.beta)),
+        stages.align("control", start, SFT()),
+        stages.align("words", words_alone(start, folder / "start-words"), DPO(beta=config.beta)),
+    ]
+    found: dict[str, Any] = {stage.name: outcomes(stage.seen) for stage in done}
+    kept.write_text(json.dumps(found) + "\n", encoding="utf-8")
+    print(f"seed {config.seed}: {time.perf_counter() - began:.0f} s, {time.process_time():.0f} s of CPU", flush=True)
     return found
 
 
-def _painter(folder: Path, name: str, steps: int, seed: int) -> Path:
-    """A painter that knows its modality; one that is there already is taken."""
-    final = folder / f"{name}-painter" / "final"
-    if final.is_dir():
-        return final
-    student = registry.depiction(name).student(folder / f"{name}-student", seed=seed)
-    assert student is not None
-    model = modalign.load(student)
-    Trainer(
-        model=model,
-        objective=SFT(),
-        data=modalign.read("oracle", split=f"{name}/clean", limit=4096, revision=str(seed)),
-        output_dir=folder / f"{name}-painter",
-        max_steps=steps,
-        per_device_train_batch_size=32,
-        learning_rate=2e-3,
-        lr_scheduler_type="cosine",
-        warmup_steps=10,
-        seed=seed,
-        quiet=True,
-    ).train()
-    return final
+def words_alone(start: Path, folder: Path) -> Path:
+    """A copy of a saved model whose media are context: they weigh nothing in the likelihood of a response."""
+    shutil.copytree(start, folder)
+    said = json.loads((folder / COMPOSITION).read_text(encoding="utf-8"))
+    for decoder in said["decoders"].values():
+        decoder["weight"] = 0.0
+    (folder / COMPOSITION).write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+    return folder
 
 
-def _train(
-    model: Model,
-    objective: Objective,
-    kind: str,
-    folder: Path,
-    *,
-    steps: int,
-    rates: tuple[float, float],
-    seed: int,
-) -> None:
-    """One run.
-
-    rates: learning rates of the language model and the connectors, and of the painters.
-    """
-    Trainer(
-        model=model,
-        objective=objective,
-        data=modalign.read("oracle", split=f"together/{kind}", limit=steps * _BATCH, revision=str(seed)),
-        output_dir=folder,
-        max_steps=steps,
-        per_device_train_batch_size=_BATCH,
-        learning_rate=rates[0],
-        learning_rates={f"decoders.{name}": rates[1] for name in PAINTERS},
-        lr_scheduler_type="cosine" if kind == "sft" else "linear",
-        warmup_steps=10,
-        seed=seed,
-        quiet=True,
-    ).train()
+def pooled(found: Sequence[Outcomes]) -> Outcomes:
+    """The responses of all seeds together."""
+    return {stage: {name: [value for one in found for value in one[stage][name]] for name in ASKED} for stage in STAGES}
 
 
-def _measured(model: Model, seed: int) -> Harmony:
-    """What the oracle says of answers to requests that no training data has by this number."""
-    rows = modalign.read("oracle", split="together/prompts", limit=_PROMPTS, revision=str(1000 + seed))
-    answers = model.generate([row.prompt for row in rows], temperature=1.0, max_new_tokens=40, batch_size=96, seed=seed)
-    seen = [judge_together(row.prompt, one, registry.depictions()) for row, one in zip(rows, answers, strict=True)]
-    return harmony([one for one in seen if one is not None])
+def broken(found: Outcomes) -> list[str]:
+    """What does not hold of the claims above."""
+    raised = [f"DPO raises {name}" for name in ASKED if gain(found, "dpo", "before", name)[1] <= 0]
+    imitated = [f"imitation raises no {name}" for name in ASKED if gain(found, "control", "before", name)[1] > 0]
+    scored = [f"DPO on words alone raises {name} less" for name in MEDIA if gain(found, "dpo", "words", name)[1] <= 0]
+    return [*raised, *imitated, *scored]
 
 
-def _said(found: Harmony) -> dict[str, Any]:
-    rates = {"whole": found.whole, "selection": found.selection, "agreement": found.agreement, **found.following}
-    return {name: [rate.value, rate.low, rate.high] for name, rate in rates.items()}
+def gain(found: Outcomes, one: str, other: str, name: str) -> tuple[float, float, float]:
+    """How much more often one stage does what was asked than another, with the 95 % interval."""
+    both = [
+        (before, after)
+        for before, after in zip(found[other][name], found[one][name], strict=True)
+        if before is not None and after is not None
+    ]
+    return paired([before for before, _ in both], [after for _, after in both])
 
 
-def _cells(said: dict[str, Sequence[float]]) -> list[str]:
-    names = ["whole", "selection", "agreement", *sorted(("text", *PAINTERS))]
-    return [f"{said[name][0]:.3f} [{said[name][1]:.3f}, {said[name][2]:.3f}]" for name in names]
+def _rate(found: Sequence[bool | None]) -> str:
+    asked = [one for one in found if one is not None]
+    value = sum(asked) / len(asked)
+    low, high = wilson(value, len(asked))
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _gain(found: Outcomes, one: str, other: str, name: str) -> str:
+    value, low, high = gain(found, one, other, name)
+    return f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join([*(f"| {' | '.join(cells)} |" for cells in lines), ""])
 
 
 if __name__ == "__main__":

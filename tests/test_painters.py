@@ -26,7 +26,7 @@ from modalign.testing import toy_model, toy_pairs
 from modalign.training import Trainer
 from modalign.world.concept import concepts
 from modalign.world.demonstration import demonstrate, settings
-from modalign.world.painter import phrases
+from modalign.world.painter import MOST, Painter, phrases
 
 MODALITIES = ("image", "audio", "video")
 
@@ -78,6 +78,22 @@ def test_equal_scores_give_closed_forms_and_adapters_alone_train(student: tuple[
         loss = objective({"policy": model(batch, draws), "reference": reference}, batch.targets)
         assert loss.mean.item() == pytest.approx(expected, rel=1e-12)
     assert all("lora_" in name for name in model.trainable())
+
+
+def test_states_in_the_place_of_phrases_say_what_these_do(student: tuple[str, Path]) -> None:
+    _, folder = student
+    network = cast(Painter, denoiser(load(str(folder))).network)
+    for value in network.parameters():  # a new one begins with gates that are shut
+        if not value.any():
+            torch.nn.init.normal_(value, std=0.1)
+    patches, latents = network.place.shape[0] - MOST, network.enter.in_features
+    noisy, time = torch.randn(2, patches, latents), torch.tensor([0.3, 0.8])
+    asked = torch.stack(
+        [phrases("Show me this: count two, colour red."), phrases("Show me this: count one, side left.")]
+    )
+    states = network.phrase(asked[:, :2])  # as many as there are phrases: nothing stands behind either of them
+    torch.testing.assert_close(network(noisy, time, states), network(noisy, time, asked))
+    assert not torch.allclose(network(noisy, time, states), network(noisy, time, states.flip(0)))
 
 
 def test_writing_is_seeded_whole_and_alone(student: tuple[str, Path]) -> None:

@@ -110,8 +110,8 @@ class DecoderConfig(Config):
     adapter: AdapterConfig | None = None
     """Train low-rank adapters of its network instead of the network."""
 
-    weight: PositiveFloat = 1.0
-    """Weight of its media in the log-likelihood of a response."""
+    weight: NonNegativeFloat = 1.0
+    """Weight of its media in the log-likelihood of a response; 0 makes them context only."""
 
 
 class ModelConfig(Config):

@@ -524,6 +524,11 @@ class Depiction(ABC):
         """Write a tiny untrained model of this modality, for `modalign quickstart`; None where there is none yet."""
         return None
 
+    def taught(self, folder: Path) -> Path | None:
+        """Write this modality's share of the model of all modalities that `modalign quickstart` starts from; None where
+        it has none, or where the rest of that model is not installed."""
+        return None
+
 
 class Check(ABC):
     """One thing `modalign doctor` tries."""

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modalign.errors import ConfigError
 
 if TYPE_CHECKING:
+    from modalign.report import Page
     from modalign.world.demonstration import Demonstration
+    from modalign.world.ensemble import Ensemble
+    from modalign.world.harmony import Harmony
     from modalign.world.measure import Rate
 
 
@@ -20,23 +24,23 @@ def quickstart(
     seed: int = 0,
     sft_steps: int | None = None,
     dpo_steps: int | None = None,
-    samples: int = 288,
+    samples: int | None = None,
     quiet: bool = False,
 ) -> int:
-    """Teach a tiny model, align it on preferences, and measure both; in about two minutes on two cores.
+    """Teach a tiny model of all modalities, align it on preferences over all of them, and measure both; in minutes.
 
     Parameters
     ----------
     output_dir
-        A new or empty folder for the three training runs, results.json and report.html.
+        A new or empty folder for the training runs, results.json and report.html.
     modality
-        What the model makes: words by default; of the others `modalign plugins` knows, each takes minutes.
+        One alone, as `modalign plugins` names it: its model starts from nothing. By default all, in one model.
     seed
-        Of the model, the data, the training and the sampling.
+        Of the data, the training and the sampling.
     sft_steps
-        Steps of teaching; by default 300 for words.
+        Steps of teaching.
     dpo_steps
-        Steps of aligning, and of the control; by default 80 for words.
+        Steps of aligning, and of the control.
     samples
         Prompts to measure on.
     quiet
@@ -49,18 +53,43 @@ def quickstart(
             got="there is something in it" if output_dir.is_dir() else "a file",
             fix=f"remove it, or choose another: modalign quickstart --output_dir {output_dir}-2",
         )
-    from modalign.report import of_demonstration, write
+    given = {"seed": seed, "sft_steps": sft_steps, "dpo_steps": dpo_steps, "samples": samples}
+    said = {name: value for name, value in given.items() if value is not None}
+    if modality is None and _together(output_dir, said, quiet=quiet):
+        return 0
+    from modalign.report import of_demonstration
     from modalign.world.demonstration import demonstrate, settings
 
-    said = {"modality": modality, "sft_steps": sft_steps, "dpo_steps": dpo_steps}
-    config = settings(seed=seed, samples=samples, **{name: value for name, value in said.items() if value is not None})
+    config = settings(**said, **({} if modality is None else {"modality": modality}))
     found = demonstrate(output_dir, config, say=_say, quiet=quiet)
-    report = write(of_demonstration(found), output_dir / "report.html")
-    results = json.dumps(_results(found), indent=2) + "\n"
-    (output_dir / "results.json").write_text(results, encoding="utf-8")
-    _say(_table(found))
-    _say(f"{found.verdict}\n\nreport   {report}\nresults  {output_dir / 'results.json'}\n\n{_next(output_dir)}")
+    _finish(output_dir, of_demonstration(found), _results(found), _table(found))
     return 0
+
+
+def _together(folder: Path, said: Mapping[str, object], *, quiet: bool) -> bool:
+    """All modalities in one model; False where the model to start from is not all installed."""
+    from modalign.report import of_ensemble
+    from modalign.world.ensemble import ensemble_settings, rehearse
+
+    config = ensemble_settings(**said)
+    found = rehearse(folder, config, say=_say, quiet=quiet)
+    if found is None:
+        _say(
+            "The model of all modalities needs every plugin, and not all are here: words alone instead.\n"
+            "For all: pip install 'modalign[all]'   (`modalign plugins` says what is missing)\n"
+        )
+        return False
+    _finish(folder, of_ensemble(found), _ensemble_results(found), _ensemble_table(found))
+    return True
+
+
+def _finish(folder: Path, page: Page, results: Mapping[str, object], table: str) -> None:
+    from modalign.report import write
+
+    report = write(page, folder / "report.html")
+    (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    _say(table)
+    _say(f"{page.lead}\n\nreport   {report}\nresults  {folder / 'results.json'}\n\n{_next(folder)}")
 
 
 def _table(found: Demonstration) -> str:
@@ -72,6 +101,17 @@ def _table(found: Demonstration) -> str:
         for stage in found.stages
     ]
     return "\n".join([heads, *lines, ""])
+
+
+def _ensemble_table(found: Ensemble) -> str:
+    rates = {stage.name: _rates(stage.harmony) for stage in found.stages}
+    names = list(rates[found.before.name])
+    lines = [[name, *(f"{rates[stage][name].value:.3f}" for stage in rates)] for name in names]
+    return "\n".join(["", *(_columns(one) for one in (["", *rates], *lines)), ""])
+
+
+def _columns(cells: Sequence[str]) -> str:
+    return f"{cells[0]:12}" + "".join(f"{one:>10}" for one in cells[1:])
 
 
 def _next(folder: Path) -> str:
@@ -100,6 +140,26 @@ def _results(found: Demonstration) -> dict[str, object]:
             for stage in found.stages
         },
     }
+
+
+def _ensemble_results(found: Ensemble) -> dict[str, object]:
+    return {
+        "config": found.config.model_dump(),
+        "seconds": round(found.seconds, 1),
+        "won": found.won,
+        "verdict": found.verdict,
+        "stages": {
+            stage.name: {
+                **{name: _rate(rate) for name, rate in _rates(stage.harmony).items()},
+                "seconds": round(stage.seconds, 1),
+            }
+            for stage in found.stages
+        },
+    }
+
+
+def _rates(found: Harmony) -> dict[str, Rate]:
+    return {"whole": found.whole, "selection": found.selection, "agreement": found.agreement, **found.following}
 
 
 def _rate(rate: Rate) -> dict[str, float]:

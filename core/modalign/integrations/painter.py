@@ -104,7 +104,7 @@ class PainterDenoiser(Denoiser):
     def wanted(self) -> Wanted:
         table = cast(Painter, self.network).phrase.weight
         wide = Wide(width=table.shape[1], rms=table.detach().square().mean().sqrt().item())
-        return Wanted(sequences={STATES: wide}, most=MOST, exactly=True)
+        return Wanted(sequences={STATES: wide}, most=MOST)
 
     def paint(
         self, condition: Condition, nothing: Condition, sources: Sequence[torch.Generator], config: GenerationConfig

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from modalign.report.curves import Chart
 from modalign.report.page import Bar, Case, Cell, Page, Row
 from modalign.report.runs import chart
 from modalign.report.shown import answer, show_all
@@ -23,39 +25,10 @@ _STAGES: Mapping[str, tuple[str, str, str]] = {
 
 def of_demonstration(found: Demonstration) -> Page:
     """The page of a demonstration."""
-    loss, margin = found.dpo.folder, "rewards/margins"
-    charts = (
-        chart("Teaching: SFT loss", "per token or medium, by step", [("SFT", "start", found.before.folder, "loss")]),
-        chart(
-            "Aligning: DPO loss",
-            "dashed: log 2, where policy and reference agree",
-            [("DPO", "dpo", loss, "loss")],
-            level=0.6931,
-        ),
-        chart(
-            "DPO reward margin",
-            "chosen minus rejected, beta times the log-ratios",
-            [("DPO", "dpo", loss, margin)],
-            level=0.0,
-        ),
-        chart(
-            "Log-likelihood of the pair",
-            "what counts is the gap",
-            [("chosen", "dpo", loss, "logps/chosen"), ("rejected", "control", loss, "logps/rejected")],
-        ),
-    )
-    charts += (
-        chart(
-            "Displacement",
-            "how much larger the errors are than the reference's, per dimension: rising for both, the winner gets less "
-            "likely too",
-            [("chosen", "dpo", loss, "displacement/chosen"), ("rejected", "control", loss, "displacement/rejected")],
-            level=0.0,
-        ),
-    )
+    charts = curves(found.before.folder, found.dpo.folder)
     if found.own is not None:
         mine = found.own.folder
-        charts += (
+        charts += _drawn(
             chart(
                 "Displacement, on its own pairs",
                 "the same, where the model made both",
@@ -64,7 +37,7 @@ def of_demonstration(found: Demonstration) -> Page:
                     ("rejected", "control", mine, "displacement/rejected"),
                 ],
                 level=0.0,
-            ),
+            )
         )
     return Page(
         title="A tiny model, aligned where the truth is known",
@@ -87,7 +60,7 @@ def of_demonstration(found: Demonstration) -> Page:
         bars=tuple(_bar(stage) for stage in found.stages),
         columns=tuple(_STAGES[stage.name][:2] for stage in found.stages),
         rows=_rows(found),
-        charts=tuple(one for one in charts if one is not None),
+        charts=charts,
         examples_note="Preference pairs that share a defect: the chosen response is wrong too. Imitating it teaches "
         "the mistake; only the difference between the two says which way is better.",
         examples=tuple(
@@ -107,6 +80,44 @@ def of_demonstration(found: Demonstration) -> Page:
     )
 
 
+def curves(before: Path, dpo: Path) -> tuple[Chart, ...]:
+    """What two runs say of teaching and aligning, as far as they say it.
+
+    before, dpo: their folders.
+    """
+    return _drawn(
+        chart("Teaching: SFT loss", "per token or medium, by step", [("SFT", "start", before, "loss")]),
+        chart(
+            "Aligning: DPO loss",
+            "dashed: log 2, where policy and reference agree",
+            [("DPO", "dpo", dpo, "loss")],
+            level=0.6931,
+        ),
+        chart(
+            "DPO reward margin",
+            "chosen minus rejected, beta times the log-ratios",
+            [("DPO", "dpo", dpo, "rewards/margins")],
+            level=0.0,
+        ),
+        chart(
+            "Log-likelihood of the pair",
+            "what counts is the gap",
+            [("chosen", "dpo", dpo, "logps/chosen"), ("rejected", "control", dpo, "logps/rejected")],
+        ),
+        chart(
+            "Displacement",
+            "how much larger the errors are than the reference's, per dimension: rising for both, the winner gets less "
+            "likely too",
+            [("chosen", "dpo", dpo, "displacement/chosen"), ("rejected", "control", dpo, "displacement/rejected")],
+            level=0.0,
+        ),
+    )
+
+
+def _drawn(*charts: Chart | None) -> tuple[Chart, ...]:
+    return tuple(one for one in charts if one is not None)
+
+
 def _bar(stage: Stage) -> Bar:
     label, role, note = _STAGES[stage.name]
     rate = stage.measure.accuracy
@@ -115,14 +126,18 @@ def _bar(stage: Stage) -> Bar:
 
 def _rows(found: Demonstration) -> tuple[Row, ...]:
     rows = [
-        Row(name=name, cells=_cells([stage.measure.attributes[name] for stage in found.stages]))
+        Row(name=name, cells=cells([stage.measure.attributes[name] for stage in found.stages]))
         for name in found.before.measure.attributes
     ]
     unreadable = [stage.measure.unreadable for stage in found.stages]
-    return (*rows, Row(name="unreadable", cells=_cells(unreadable, more_is_better=False)))
+    return (*rows, Row(name="unreadable", cells=cells(unreadable, more_is_better=False)))
 
 
-def _cells(rates: list[Rate], *, more_is_better: bool = True) -> tuple[Cell, ...]:
+def cells(rates: Sequence[Rate], *, more_is_better: bool = True) -> tuple[Cell, ...]:
+    """Rates beside the first of them.
+
+    more_is_better: which way is good.
+    """
     first = rates[0]
 
     def better(rate: Rate) -> bool | None:

@@ -142,7 +142,7 @@ class Page:
     good: whether the lead is good news; None where that is not asked.
     facts: short ones under the heading, (name, value).
     bars, bars_title, bars_note: shares with intervals.
-    columns, rows: a table of shares: its columns' labels with their roles.
+    columns, rows, rows_title, rows_note: a table of shares: its columns' labels with their roles.
     tables, galleries: further tables, and pictures.
     charts: curves.
     examples, examples_note: what the model was shown.
@@ -159,6 +159,8 @@ class Page:
     bars: tuple[Bar, ...] = ()
     columns: tuple[tuple[str, str], ...] = ()
     rows: tuple[Row, ...] = ()
+    rows_title: str = "By attribute"
+    rows_note: str = "Share of responses that show the attribute as asked; an unreadable response shows nothing."
     tables: tuple[Table, ...] = ()
     galleries: tuple[Gallery, ...] = ()
     charts: tuple[Chart, ...] = ()

@@ -175,7 +175,7 @@ def demonstrate(folder: Path, config: DemonstrationConfig, *, say: Say, quiet: b
     quiet: no progress of the training.
     """
     seed = str(config.seed)
-    with _one_thread():
+    with one_thread():
         clock = time.perf_counter()
         last = 4 if config.own_prompts else 3
         say(f"1/{last}  teach: a tiny model learns the oracle world from examples, 45 % of them with a mistake (SFT)")
@@ -292,7 +292,7 @@ def _verdicts(prompts: Sequence[Comparison], responses: Sequence[Response]) -> l
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """One thread for tensor work within the block: for kernels this small a second one costs more than it gives."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -3,7 +3,7 @@
 A transformer over patches of latents with the prompt's phrases before them, conditioned on time and on the prompt by
 adaptive norms (Peebles and Xie, "Scalable diffusion models with transformers", https://arxiv.org/abs/2212.09748).
 
-b samples, n patches, p values of a patch, k latents of a patch, l phrases, d width.
+b samples, n patches, p values of a patch, k latents of a patch, l phrases, s states, d width.
 """
 
 from __future__ import annotations
@@ -145,16 +145,24 @@ class Painter(nn.Module):
 
         noisy: ``b n k``.
         time: ``b`` from 0 (clean) to 1 (noise).
-        asked: ``b l`` numbers of phrases; or ``b l d`` states of a backbone in the place of their embeddings.
+        asked: ``b l`` numbers of phrases; or ``b s d`` states of a backbone in the place of the embeddings of the
+            first, at most ``l``; nothing is said behind them.
         """
-        words = asked if asked.is_floating_point() else self.phrase(asked)  # b l d
+        words, spoken = self._said(asked)  # b l d, b d
         x = torch.cat([words, self.enter(noisy)], 1) + self.place
-        spoken = torch.ones_like(words[..., :1]) if asked.is_floating_point() else (asked > 0).to(words)[..., None]
-        given = silu(self.time(_waves(time, x.shape[-1]).to(x)) + self.asked((words * spoken).sum(1)))  # b d
+        given = silu(self.time(_waves(time, x.shape[-1]).to(x)) + self.asked(spoken))  # b d
         for block in self.blocks:
             x = block(x, given)
         shift, scale = self.modulate(given)[:, None].chunk(2, -1)
-        return self.leave(self.norm(x[:, asked.shape[1] :]) * (1 + scale) + shift)
+        return self.leave(self.norm(x[:, MOST:]) * (1 + scale) + shift)
+
+    def _said(self, asked: Tensor) -> tuple[Tensor, Tensor]:
+        """The vectors before the patches, ``b l d``, and the sum of those that say something, ``b d``."""
+        if not asked.is_floating_point():
+            words = self.phrase(asked)
+            return words, (words * (asked > 0).to(words)[..., None]).sum(1)
+        silent = self.phrase.weight[0].expand(len(asked), MOST - asked.shape[1], -1)
+        return torch.cat([asked, silent], 1), asked.sum(1)
 
 
 @final

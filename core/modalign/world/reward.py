@@ -8,8 +8,8 @@ from typing import final
 
 from modalign.content import Message, Response
 from modalign.roles import Depiction, Reward
+from modalign.world.harmony import judge_together
 from modalign.world.measure import judge
-from modalign.world.together import judge_together
 
 
 @final

@@ -1,14 +1,13 @@
-"""The oracle world in several modalities at once: one response of words and media, and what is right about it.
+"""The oracle world in several modalities at once: requests for words and media in one response, and responses.
 
-A request names modalities in an order, and attributes. A right response has these parts and no others; each shows all
-that it can carry of what was asked; and where two carry the same attribute, they agree. Any of this may be wrong in a
-response, and so be what a preference is about.
+A request names modalities in an order, and attributes. Some of these it may leave to a medium that stands before it:
+`colour as shown`. A right response has these parts and no others; each shows all that it can carry of what was asked;
+and where two carry the same attribute, they agree. Any of this may be wrong in a response, and so be what a preference
+is about.
 """
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -19,14 +18,15 @@ from modalign.comparison import Comparison
 from modalign.content import Message, Part, Response
 from modalign.roles import Depiction
 from modalign.world.concept import VALUES, Concept, split
-from modalign.world.measure import Rate, Verdict
-from modalign.world.preferences import MISTAKES, Kind, comparison
-from modalign.world.prompts import ask, asked
+from modalign.world.preferences import MISTAKES, Kind, comparison, ordered
+from modalign.world.prompts import ask_in
 
 TOGETHER: Final = "together"  #: what rows of several modalities are called by: `together/KIND`
+STRAYS: Final = 0.25  #: share of SFT examples with a part of another modality
 
-_SELECTION: Final = 0.25  #: share of defects that are a part too few or of another modality
-_REQUEST: Final = re.compile(r"\s*Show me this in ([a-z, ]+):(.*)", re.S)
+_SELECTION: Final = 0.25  #: share of defects that are a part of another modality
+_SHOWN: Final = 0.5  #: share of requests that leave attributes to a medium before them
+_MOST_SHOWN: Final = 2  #: attributes that are left to it
 
 
 @final
@@ -72,13 +72,15 @@ class Together:
     depictions: by modality.
     words: name of the modality prompts are made of.
     seed: of everything drawn. Which concepts are held out does not depend on it.
-    mistakes: share of the SFT examples with one defect.
+    mistakes: share of the SFT examples with a wrong attribute in one part.
+    strays: share of those with a part of another modality, where there is another.
     """
 
     depictions: Mapping[str, Depiction]
     words: str
     seed: int = 0
     mistakes: float = MISTAKES
+    strays: float = STRAYS
 
     def rows(self, kind: Kind, size: int, *, held_out: bool = False) -> list[Comparison]:
         """Comparisons of one kind, as `World.rows` has them: a defect is what a violated attribute is there."""
@@ -92,8 +94,25 @@ class Together:
         seed = random.getrandbits(31)  # shared by all responses, so that they differ in what was asked for only
         shown = [self._answer(one, seed) for one in self._scripts(kind, right, concept, random)]
         source = f"oracle/{TOGETHER}/{kind}{'-test' if held_out else ''}"
-        prompt = Message(role="user", parts=(Part(modality=self.words, value=ask_in(concept, modalities)),))
-        return comparison(source, number, self.seed, prompt, shown)
+        return comparison(source, number, self.seed, self._request(concept, modalities, random), shown)
+
+    def _request(self, concept: Concept, modalities: Sequence[str], random: Random) -> Message:
+        """What the user says; in some of them a medium says a part of it."""
+        before: tuple[Part, ...] = ()
+        names: list[str] = []
+        able = sorted(
+            name
+            for name, one in self.depictions.items()
+            if name != self.words and one.attributes & {*concept.attributes}
+        )
+        if able and random.random() < _SHOWN:
+            depiction = self.depictions[random.choice(able)]
+            carried = ordered(depiction.attributes & {*concept.attributes})
+            names = ordered(random.sample(carried, random.randint(1, min(_MOST_SHOWN, len(carried)))))
+            # the rest of it is free: what the words say counts
+            before = (depiction.depict(concept.only(names), seed=random.getrandbits(31)),)
+        said = Part(modality=self.words, value=ask_in(concept, modalities, shown=names))
+        return Message(role="user", parts=(*before, said))
 
     def names(self, modalities: Sequence[str]) -> frozenset[str]:
         """The attributes that are asked of these modalities: what their media carry, and a sentence can say."""
@@ -114,13 +133,21 @@ class Together:
             case "prompts":
                 return []
             case "sft":
-                wrong = random.random() < self.mistakes
-                return [right.broken(defects[0], self.depictions, concept, random) if wrong else right]
+                return [self._example(right, concept, random)]
             case "clean":
                 return [right, right.broken(defects[0], self.depictions, concept, random)]
             case "shared-defect":
                 chosen = right.broken(defects[0], self.depictions, concept, random)
                 return [chosen, chosen.broken(defects[1], self.depictions, concept, random)]
+
+    def _example(self, right: Script, concept: Concept, random: Random) -> Script:
+        """What an SFT example shows: both kinds of mistakes by chance, each at most once."""
+        every, found = right.defects(sorted(self.depictions)), right
+        for share, size in ((self.mistakes, 2), (self.strays, 1)):
+            able = [one for one in every if len(one) == size]
+            if able and random.random() < share:
+                found = found.broken(random.choice(able), self.depictions, concept, random)
+        return found
 
     def _defects(self, right: Script, random: Random) -> list[tuple[str, ...]]:
         """Two defects, of which one at most is which parts there are; they are of different places."""
@@ -146,137 +173,3 @@ class Together:
 def script(concept: Concept, modalities: Sequence[str], depictions: Mapping[str, Depiction]) -> Script:
     """The right response: each part shows all of the concept that it can carry."""
     return Script(parts=tuple((name, concept.only(depictions[name].attributes)) for name in modalities))
-
-
-def ask_in(concept: Concept, modalities: Sequence[str]) -> str:
-    """The request for a concept in several modalities.
-
-    >>> ask_in(Concept(count=2, pitch="low"), ["words", "sound"])
-    'Show me this in words, sound: count two, pitch low.'
-    """
-    opening, _, rest = ask(concept).partition(":")
-    return f"{opening} in {', '.join(modalities)}:{rest}"
-
-
-def asked_in(request: str) -> tuple[Concept, tuple[str, ...]] | None:
-    """The concept and the modalities that a request asks for; None where it is no such request.
-
-    >>> concept, modalities = asked_in("Show me this in words, sound: count two, pitch low.")
-    >>> concept.key, modalities
-    ('count=2 pitch=low', ('words', 'sound'))
-    """
-    found = _REQUEST.fullmatch(request)
-    concept = None if found is None else asked(f"Show me this:{found[2]}")
-    if found is None or concept is None:
-        return None
-    return concept, tuple(name.strip() for name in found[1].split(","))
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Seen:
-    """What the oracle says of a response of several modalities.
-
-    asked: the right response.
-    found: the modalities of its parts.
-    shown: by modality that was asked for, what its part shows; None where it is unreadable, or not there.
-    """
-
-    asked: Script
-    found: tuple[str, ...]
-    shown: Mapping[str, Concept | None]
-
-    @property
-    def selected(self) -> bool:
-        """Whether its parts are those that were asked for, in their order."""
-        return self.found == tuple(name for name, _ in self.asked.parts)
-
-    @property
-    def followed(self) -> Mapping[str, bool]:
-        """By modality, whether its part shows all that was asked of it."""
-        return {name: Verdict(asked=one, shown=self.shown.get(name)).accurate for name, one in self.asked.parts}
-
-    @property
-    def agreed(self) -> bool | None:
-        """Whether parts that carry the same attributes show the same; None where no two of them do."""
-        pairs = [
-            (one, other, sorted({*wanted.attributes} & {*also.attributes}))
-            for (one, wanted), (other, also) in combinations(self.asked.parts, 2)
-        ]
-        pairs = [pair for pair in pairs if pair[2]]
-        if not pairs:
-            return None
-        return all(_same(self.shown.get(one), self.shown.get(other), names) for one, other, names in pairs)
-
-    @property
-    def reward(self) -> float:
-        """The mean of what each part is worth, of the selection, and of the agreement where there is any to have: from
-        0 to 1. A part is worth the mean of the share of its attributes that are right and of whether all are."""
-        each = [Verdict(asked=concept, shown=self.shown.get(name)).reward for name, concept in self.asked.parts]
-        parts = [sum(each) / len(each), float(self.selected)]
-        if self.agreed is not None:
-            parts.append(float(self.agreed))
-        return sum(parts) / len(parts)
-
-
-def _same(one: Concept | None, other: Concept | None, names: Sequence[str]) -> bool:
-    if one is None or other is None:
-        return False
-    return all(one.said.get(name) is not None and one.said.get(name) == other.said.get(name) for name in names)
-
-
-def judge_together(prompt: Sequence[Message], response: Response, depictions: Mapping[str, Depiction]) -> Seen | None:
-    """What is right about a response to a request for several modalities; None where the prompt is none.
-
-    Of two parts of one modality the first counts.
-    """
-    said = [part.value for message in prompt if message.role == "user" for part in message.parts]
-    request = asked_in(said[-1]) if said and isinstance(said[-1], str) else None
-    if request is None or not set(request[1]) <= depictions.keys():
-        return None
-    concept, modalities = request
-    parts = [part for part in response.segments() if not (isinstance(part.value, str) and not part.value.strip())]
-    first: dict[str, Part] = {}
-    for part in parts:
-        first.setdefault(part.modality, part)
-    shown = {name: depictions[name].read(first[name]) if name in first else None for name in modalities}
-    return Seen(
-        asked=script(concept, modalities, depictions), found=tuple(part.modality for part in parts), shown=shown
-    )
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Harmony:
-    """What the oracle says of many such responses.
-
-    selection: the parts are those that were asked for.
-    agreement: parts that carry the same attributes show the same.
-    following: by modality, its part shows all that was asked of it.
-    whole: all of this at once.
-    reward: the mean reward.
-    """
-
-    selection: Rate
-    agreement: Rate
-    following: Mapping[str, Rate]
-    whole: Rate
-    reward: float
-
-
-def harmony(seen: Sequence[Seen]) -> Harmony:
-    """Rates over many responses."""
-    followed = [one.followed for one in seen]
-    names = sorted({name for one in followed for name in one})
-    agreed = [one.agreed for one in seen if one.agreed is not None]
-    right = [one.selected and all(one.followed.values()) for one in seen]
-    return Harmony(
-        selection=Rate(hits=sum(one.selected for one in seen), count=len(seen)),
-        agreement=Rate(hits=sum(agreed), count=len(agreed)),
-        following={
-            name: Rate(hits=sum(one.get(name, False) for one in followed), count=sum(name in one for one in followed))
-            for name in names
-        },
-        whole=Rate(hits=sum(right), count=len(right)),
-        reward=sum(one.reward for one in seen) / len(seen) if seen else math.nan,
-    )

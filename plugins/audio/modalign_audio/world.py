@@ -22,6 +22,7 @@ from torch import Tensor
 from modalign.content import Part
 from modalign.roles import Depiction
 from modalign.world.concept import VALUES, Concept
+from modalign.world.packed import unpack
 from modalign.world.painter import LESSON
 
 RATE = 4000  #: samples per second
@@ -84,6 +85,9 @@ class AudioDepiction(Depiction):
         from modalign_audio.painter import AudioCanvas
 
         return save_painter(folder, self, AudioCanvas(), seed=seed)
+
+    def taught(self, folder: Path) -> Path:
+        return unpack(Path(__file__).parent / "taught", folder)
 
     def read(self, part: Part) -> Concept | None:
         sound = part.value

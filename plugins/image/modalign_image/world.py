@@ -21,6 +21,7 @@ from torch.nn.functional import pad
 from modalign.content import Part
 from modalign.roles import Depiction
 from modalign.world.concept import VALUES, Concept
+from modalign.world.packed import unpack
 from modalign.world.painter import LESSON
 from modalign_image.colours import NAMES, paint, strengths
 
@@ -72,6 +73,9 @@ class ImageDepiction(Depiction):
         from modalign_image.painter import ImageCanvas
 
         return save_painter(folder, self, ImageCanvas(), seed=seed)
+
+    def taught(self, folder: Path) -> Path:
+        return unpack(Path(__file__).parent / "taught", folder)
 
     def read(self, part: Part) -> Concept | None:
         picture = part.value

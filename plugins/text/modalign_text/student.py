@@ -15,9 +15,8 @@ import torch
 
 from modalign.registry import registry
 from modalign.world.concept import EVERY, VALUES, Concept, Value
-from modalign.world.prompts import ask
+from modalign.world.prompts import ask, ask_in
 from modalign.world.questions import PHRASES, answer, question
-from modalign.world.together import ask_in
 from modalign_text.world import sentence
 
 _PAD, _UNKNOWN, _USER, _ASSISTANT, _END = "<pad>", "<unk>", "<user>", "<assistant>", "<end>"
@@ -29,13 +28,20 @@ _SPACE = "▁"
 
 
 def save_student(
-    folder: str | Path, *, seed: int = 0, questions: bool = False, together: bool = False, positions: int = 128
+    folder: str | Path,
+    *,
+    seed: int = 0,
+    questions: bool = False,
+    together: bool = False,
+    positions: int = 128,
+    layers: int = 2,
 ) -> Path:
     """Write the model and its tokenizer as transformers would; returns the folder.
 
     questions: whether it knows the words of questions about media and of their answers too.
     together: whether it knows those of requests for several modalities.
     positions: tokens that it can read.
+    layers: of the network.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -63,7 +69,7 @@ def save_student(
         vocab_size=len(vocabulary),
         hidden_size=64,
         intermediate_size=128,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=4,
         max_position_embeddings=positions,
@@ -103,7 +109,7 @@ def _questions() -> list[str]:
 
 def _requests() -> list[str]:
     """What requests for several modalities say beside others."""
-    text = ask_in(_FULL, sorted(registry.depictions()))
+    text = ask_in(_FULL, sorted(registry.depictions())) + ask_in(_FULL, [], shown=_FULL.attributes)
     found = dict.fromkeys(_SPACE + word for word in re.sub(r"[.,:]", " ", text).split())
     known = set(_vocabulary())
     return [word for word in found if word not in known]

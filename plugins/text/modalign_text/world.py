@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import ClassVar, final
 
 from modalign.content import Part
+from modalign.registry import registry
 from modalign.roles import Depiction
 from modalign.world.concept import VALUES, Concept, Value
+from modalign.world.packed import unpack
+from modalign_text.config import COMPOSITION
 
 _COUNTS = {1: "one", 2: "two", 3: "three"}
 _PLACES = {"left": "on the left", "right": "on the right"}
@@ -53,6 +57,12 @@ class Sentence(Depiction):
         from modalign_text.student import save_student
 
         return save_student(folder, seed=seed)
+
+    def taught(self, folder: Path) -> Path | None:
+        """The language model, its connectors and what conditions the generators; None where one of these is missing."""
+        held = Path(__file__).parent / "taught"
+        behind = json.loads((held / COMPOSITION).read_text(encoding="utf-8"))["decoders"]
+        return unpack(held, folder) if {*behind} <= {*registry.depictions()} else None
 
 
 def sentence(concept: Concept) -> str:

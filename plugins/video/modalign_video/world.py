@@ -18,6 +18,7 @@ from torch import Tensor
 from modalign.content import Part
 from modalign.roles import Depiction
 from modalign.world.concept import VALUES, Concept
+from modalign.world.packed import unpack
 from modalign.world.painter import LESSON
 from modalign_image.colours import NAMES, paint, strengths
 
@@ -77,6 +78,9 @@ class VideoDepiction(Depiction):
         from modalign_video.painter import VideoCanvas
 
         return save_painter(folder, self, VideoCanvas(), seed=seed)
+
+    def taught(self, folder: Path) -> Path:
+        return unpack(Path(__file__).parent / "taught", folder)
 
     def read(self, part: Part) -> Concept | None:
         clip = part.value

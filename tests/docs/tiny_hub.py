@@ -22,6 +22,7 @@ import modalign.reward
 import modalign.training.job
 from modalign.cli.app import app
 from modalign.config import DecoderConfig, EncoderConfig, ModelConfig
+from modalign.errors import ModalignError
 from modalign.loading import configure
 from modalign.model import Model
 from modalign_audio.generators.testing import audioldm2
@@ -176,3 +177,13 @@ def at_home(folder: Path, patch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def run(line: str) -> object:
     return app(shlex.split(line)[1:], exit_on_error=False, print_error=False, result_action="return_value")
+
+
+def check_refused(line: str, said: str, there: Path) -> None:
+    """A command must be refused in the words that a page promises, which name models and no folders."""
+    with pytest.raises(ModalignError) as found:
+        run(line)
+    message = " ".join(str(found.value).split())
+    for name in TINY:
+        message = message.replace(str(local(there, name)), name)
+    assert " ".join(said.split()) in message

@@ -22,9 +22,10 @@ from modalign.world.preferences import MISTAKES, Kind, comparison, ordered
 from modalign.world.prompts import ask_in
 
 TOGETHER: Final = "together"  #: what rows of several modalities are called by: `together/KIND`
-STRAYS: Final = 0.25  #: share of SFT examples with a part of another modality
+STRAYS: Final = 0.25  #: share of SFT examples with a part of another modality, or one too many
 
-_SELECTION: Final = 0.25  #: share of defects that are a part of another modality
+_SELECTION: Final = 0.25  #: share of defects that are which parts there are
+_EXTRA: Final = 0.5  #: share of those that are a part too many: without them DPO unlearns to end
 _SHOWN: Final = 0.5  #: share of requests that leave attributes to a medium before them
 _MOST_SHOWN: Final = 2  #: attributes that are left to it
 
@@ -40,12 +41,13 @@ class Script:
     parts: tuple[tuple[str, Concept], ...]
 
     def defects(self, known: Sequence[str]) -> list[tuple[str, ...]]:
-        """What can be wrong with it: an attribute of a part, `("1", "colour")`, or which parts there are, `("1",)`.
+        """What can be wrong with it: an attribute of a part, `("1", "colour")`, or which parts there are, `("1",)`:
+        that one is of another modality, or, behind the last, that it is there at all.
 
         known: modalities there are.
         """
         shown = [(str(at), name) for at, (_, concept) in enumerate(self.parts) for name in concept.attributes]
-        return [*shown, *((str(at),) for at in range(len(self.parts)) if len(known) > len(self.parts))]
+        return [*shown, *((str(at),) for at in range(len(self.parts) + 1) if len(known) > len(self.parts))]
 
     def broken(
         self, defect: tuple[str, ...], known: Mapping[str, Depiction], concept: Concept, random: Random
@@ -60,7 +62,7 @@ class Script:
             return replace(self, parts=tuple(parts))
         others = sorted(known.keys() - {name for name, _ in parts})
         other = random.choice(others)
-        parts[at] = (other, concept.only(known[other].attributes))
+        parts[at : at + 1] = [(other, concept.only(known[other].attributes))]
         return replace(self, parts=tuple(parts))
 
 
@@ -73,7 +75,7 @@ class Together:
     words: name of the modality prompts are made of.
     seed: of everything drawn. Which concepts are held out does not depend on it.
     mistakes: share of the SFT examples with a wrong attribute in one part.
-    strays: share of those with a part of another modality, where there is another.
+    strays: share of those with a part of another modality, or one too many, where there is another.
     """
 
     depictions: Mapping[str, Depiction]
@@ -146,7 +148,8 @@ class Together:
         for share, size in ((self.mistakes, 2), (self.strays, 1)):
             able = [one for one in every if len(one) == size]
             if able and random.random() < share:
-                found = found.broken(random.choice(able), self.depictions, concept, random)
+                defect = random.choice(able) if size > 1 else _part(able, random)
+                found = found.broken(defect, self.depictions, concept, random)
         return found
 
     def _defects(self, right: Script, random: Random) -> list[tuple[str, ...]]:
@@ -159,7 +162,7 @@ class Together:
         second = random.choice([one for one in attributes if one[1] != first[1]])
         if parts and random.random() < 2 * _SELECTION:
             apart = [one for one in parts if one[0] != first[0]] or parts
-            second = random.choice(apart)
+            second = _part(apart, random)
         found = [first, second]
         random.shuffle(found)
         # a part of another modality does not show what was wrong with it before: its attribute comes first
@@ -168,6 +171,11 @@ class Together:
     def _answer(self, one: Script, seed: int) -> Response:
         parts = tuple(self.depictions[name].depict(concept, seed=seed) for name, concept in one.parts)
         return Response(messages=(Message(role="assistant", parts=parts),))
+
+
+def _part(defects: Sequence[tuple[str, ...]], random: Random) -> tuple[str, ...]:
+    """A defect of which parts there are; half of the time, where there is one part too many."""
+    return defects[-1] if random.random() < _EXTRA else random.choice(defects[:-1] or defects)
 
 
 def script(concept: Concept, modalities: Sequence[str], depictions: Mapping[str, Depiction]) -> Script:

@@ -73,6 +73,18 @@ def test_the_rejected_has_one_defect_more() -> None:
     assert kinds == {True, False}
 
 
+def test_which_parts_there_are_is_wrong_by_another_modality_or_by_one_too_many() -> None:
+    kinds: dict[tuple[int, int], int] = {}
+    for row in rows("shared-defect", 300):
+        better, worse = seen(row, 0), seen(row, 1)
+        if not worse.selected:
+            more = [len(one.found) - len(one.asked.parts) for one in (better, worse)]
+            kinds[more[0], more[1]] = kinds.get((more[0], more[1]), 0) + 1
+    # another modality; a part too many in both; in the rejected alone, which tells the model where to end
+    assert kinds.keys() == {(0, 0), (1, 1), (0, 1)}
+    assert all(count >= 15 for count in kinds.values()), kinds
+
+
 def test_both_of_a_shared_defect_pair_have_the_first_defect() -> None:
     for row in rows("shared-defect"):
         better, worse = seen(row, 0), seen(row, 1)

@@ -67,6 +67,7 @@ class CodeDecoder(Decoder):
     """
 
     kind: UnitKind = "token"
+    anywhere = False
     reads: ClassVar[type[Codec]]  #: the class that `load` makes the codec by
 
     def __init__(self, codec: Codec, *, modality: str, width: int, seed: int = 0) -> None:

@@ -167,6 +167,7 @@ class DenoisingDecoder(Decoder):
 
     kind: UnitKind = "draw"
     precomputes = True
+    anywhere = False
 
     def __init__(self, denoiser: Denoiser, *, modality: str, conditioner: Conditioner | None = None) -> None:
         super().__init__()

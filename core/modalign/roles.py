@@ -351,12 +351,14 @@ class Decoder(nn.Module, ABC):
     kind: of the units it gives.
     memo: what its frozen parts gave in this step; the model's.
     precomputes: whether all that its frozen parts give can be made before training, and kept.
+    anywhere: whether it may read any state; else those alone before its units, and those that condition its segments.
     """
 
     modality: str
     kind: UnitKind
     memo: Memo | None = None
     precomputes: bool = False
+    anywhere: bool = True
 
     def parts(self) -> tuple[list[nn.Module], list[nn.Module]]:
         """What it is made of, and what connects that to a backbone."""
@@ -409,9 +411,11 @@ class Head(nn.Module, ABC):
     """States to numbers that judge a response.
 
     dimensions: what the numbers are called (k of them).
+    anywhere: whether it may read any state; else the one at the end of each response alone.
     """
 
     dimensions: tuple[str, ...]
+    anywhere: bool = True
 
     @abstractmethod
     def forward(self, states: Tensor, batch: Batch) -> Tensor:

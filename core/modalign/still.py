@@ -1,6 +1,7 @@
 """States of a backbone that does not train: computed once for each row within a step, and once at all with a cache.
 
-Only the states that something reads are kept: a prompt, however long, costs nothing.
+Only the states that something reads are kept: a prompt, however long, costs nothing where all decoders and heads say
+that they read none of it.
 
 r rows, n tokens of a row, d width.
 """
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from modalign.batch import Batch, Medium, own
-from modalign.roles import Backbone, Encoder
+from modalign.roles import Backbone, Decoder, Encoder, Head
 
 if TYPE_CHECKING:
     from modalign.model import Model
@@ -34,7 +35,8 @@ def states(model: Model, batch: Batch, run: Callable[[], Tensor]) -> Tensor:
         return run()
     beside = {f"source {number}": memo.cache.mark(one) for number, one in enumerate(sources)} if memo.cache else {}
     kept = all(medium.modality != own(name) for name in model.decoders for medium in _shown(batch))
-    read = _read(batch)
+    anywhere = any(cast(Decoder | Head, one).anywhere for one in (*model.decoders.values(), *model.heads.values()))
+    read = _everything(batch) if anywhere else _read(batch)
     digests = [_digest(batch, row, read[row]) for row in range(batch.layout.rows)]
     media = {one: Medium(modality=_NAME, tensors={}, digest=one, cacheable=kept) for one in digests}
     found: dict[str, Tensor] = {}
@@ -51,6 +53,11 @@ def states(model: Model, batch: Batch, run: Callable[[], Tensor]) -> Tensor:
     for row, one in enumerate(digests):
         laid[row, read[row]] = each[one]
     return laid
+
+
+def _everything(batch: Batch) -> list[list[int]]:
+    """Every token of each row that is no padding."""
+    return [row.nonzero()[:, 0].tolist() for row in batch.layout.real]
 
 
 def _read(batch: Batch) -> list[list[int]]:

@@ -41,6 +41,7 @@ class ReadingHead(Head):
         super().__init__()
         self.width, self.judged, self.read = width, _names(dimensions), _read(read)
         self.dimensions = self.judged
+        self.anywhere = self.read != "last"
         self.settings = {"dimensions": list(self.judged), "read": self.read, **settings}
 
     @abstractmethod

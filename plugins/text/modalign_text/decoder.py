@@ -36,6 +36,7 @@ class TextDecoder(Decoder):
 
     modality: str = "text"
     kind: UnitKind = "token"
+    anywhere = False
 
     never: Tensor | None
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import pytest
 import torch
@@ -18,6 +18,7 @@ from modalign.comparison import Comparison
 from modalign.content import Message, Part, Response
 from modalign.draws import Draws
 from modalign.features import FeatureCache
+from modalign.heads import LinearHead
 from modalign.model import Model
 from modalign.objectives import DPO, BradleyTerry, Objective
 from modalign.registry import registry
@@ -144,6 +145,19 @@ def test_what_trains_is_run_every_time(
     counted.clear()
     trained(made, tmp_path / "run", DPO(), tmp_path / "features")
     assert len(counted) == passes
+
+
+@pytest.mark.parametrize("read", ["last", "mean", "first"])
+def test_a_head_reads_what_it_reads_anyway(parts: Path, read: Literal["last", "mean", "first"]) -> None:
+    model = composed(parts)
+    model.heads["reward"] = LinearHead(cast(CausalLMBackbone, model.backbone).width, dimensions=("reward",), read=read)
+    sample = encode(pair(0), model.assembly.preparer, DPO().needs)
+    with torch.no_grad():
+        expected = model(assemble([sample], share=True), Draws(seed=1)).rewards["reward"]
+        with model.memo.remembering():
+            for _ in range(2):
+                found = model(assemble([sample], share=True), Draws(seed=1)).rewards["reward"]
+                torch.testing.assert_close(found, expected)
 
 
 def test_rows_are_told_apart_by_all_that_is_in_them(parts: Path, tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ class PictureDecoder(Decoder, ABC):
 
     modality: str = "image"
     kind: UnitKind = "token"
+    anywhere = False
     pictures: Pictures
 
     @property

@@ -26,10 +26,12 @@ from modalign.errors import ModalignError
 from modalign.loading import configure
 from modalign.model import Model
 from modalign_audio.generators.testing import audioldm2
+from modalign_audio.testing import tiny_audio
 from modalign_image.generators.testing_unet import stable_diffusion
 from modalign_image.pick_a_pic_sample import sample as pick_a_pic
 from modalign_image.testing import tiny_vision
 from modalign_text.align_anything_sample import sample as align_anything
+from modalign_text.multimodal import makers
 from modalign_text.multimodal.testing import tiny_multimodal
 from modalign_text.testing import tiny_model
 from modalign_video.generators.testing import wan
@@ -38,6 +40,7 @@ from modalign_video.testing import numbered_clip
 
 BLOCK: Final = r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```'  #: of a page: its language, title and text
 LOAD: Final = modalign.loading.load
+assert makers.load is LOAD  # what generators are loaded by is taken before a page's own is put in its place
 
 Part = TypeVar("Part", EncoderConfig, DecoderConfig)
 
@@ -49,6 +52,7 @@ TINY: Final[dict[str, tuple[Callable[[Path], Path], dict[str, object]]]] = {
     "Qwen/Qwen2.5-VL-3B-Instruct": (lambda folder: tiny_multimodal(folder, "qwen2_5_vl"), {}),
     "HuggingFaceTB/SmolLM2-135M-Instruct": (tiny_model, {}),
     "openai/clip-vit-base-patch32": (lambda folder: tiny_vision(folder, "clip"), {}),
+    "facebook/wav2vec2-base-960h": (lambda folder: tiny_audio(folder, "wav2vec2"), {}),
     "deepseek-community/Janus-Pro-1B": (lambda folder: eager(folder, "janus"), {}),
     "BAAI/Emu3-Chat-hf": (lambda folder: eager(folder, "emu3"), {"image_area": 24 * 24}),
     "facebook/chameleon-7b": (lambda folder: eager(folder, "chameleon"), {}),

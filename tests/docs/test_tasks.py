@@ -1,0 +1,59 @@
+"""docs/tasks.md: every config trains on its row, and there is one for every task of the matrix."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from modalign.training.storage.metricslog import read_metrics
+from task_matrix import ROWS
+from tiny_hub import BLOCK, at_home, fill, run
+
+PAGE = (Path(__file__).parents[2] / "docs/tasks.md").read_text()
+TASKS = re.findall(r'^```yaml title="tasks/(.*?)\.yaml"$', PAGE, re.M)
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.past_key_values. is deprecated:FutureWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def there(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tasks")
+    fill(folder, PAGE)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _at_home(there: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with at_home(there, monkeypatch):
+        yield
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_config_trains_on_its_row(task: str) -> None:
+    assert run(f"modalign train tasks/{task}.yaml") in (0, None)
+    losses = [row["loss"] for row in read_metrics(Path(f"runs/{task}/metrics.jsonl")) if "loss" in row]
+    assert losses == [pytest.approx(math.log(2), rel=1e-6)]
+    assert Path(f"runs/{task}/final").is_dir()
+
+
+def test_the_commands_of_the_page_run(capsys: pytest.CaptureFixture[str]) -> None:
+    (commands,) = [text for language, _, text in re.findall(BLOCK, PAGE, re.M | re.S) if language == "bash"]
+    check, train = commands.splitlines()
+    assert run(check) in (0, None)
+    assert "every row can be used" in capsys.readouterr().out
+    assert f"modalign train tasks/{TASKS[0]}.yaml" == train
+
+
+def test_every_task_of_the_matrix_has_one() -> None:
+    whole = "text-image-audio-video-to-text-image-audio-video"
+    named = {row.name.replace(whole, "any-to-any") for row in ROWS if "(" not in row.name and "action" not in row.name}
+    assert set(TASKS) == named
+    assert "contrib/action" in PAGE
+    assert "native.md" in PAGE

@@ -51,6 +51,13 @@ def test_the_commands_of_the_page_run(capsys: pytest.CaptureFixture[str]) -> Non
     assert f"modalign train tasks/{TASKS[0]}.yaml" == train
 
 
+@pytest.mark.parametrize("objective", ["sft", "kto"])
+def test_another_objective_trains_on_the_same_row(objective: str) -> None:
+    said = Path("tasks/any-to-any.yaml").read_text().replace("{name: dpo}", f"{{name: {objective}}}")
+    Path(f"tasks/{objective}.yaml").write_text(said)
+    assert run(f"modalign train tasks/{objective}.yaml --output_dir runs/any-{objective}") in (0, None)
+
+
 def test_every_task_of_the_matrix_has_one() -> None:
     whole = "text-image-audio-video-to-text-image-audio-video"
     named = {row.name.replace(whole, "any-to-any") for row in ROWS if "(" not in row.name and "action" not in row.name}

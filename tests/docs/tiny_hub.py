@@ -40,7 +40,7 @@ from modalign_video.testing import numbered_clip
 
 BLOCK: Final = r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```'  #: of a page: its language, title and text
 LOAD: Final = modalign.loading.load
-assert makers.load is LOAD  # what generators are loaded by is taken before a page's own is put in its place
+assert vars(makers)["load"] is LOAD  # what generators are loaded by is taken before a page's own is put in its place
 
 Part = TypeVar("Part", EncoderConfig, DecoderConfig)
 

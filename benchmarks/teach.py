@@ -175,7 +175,7 @@ def painter(folder: Path, name: str, steps: int) -> Path:
     if not (made / "final").is_dir():
         student = registry.depiction(name).student(folder / f"{name}-student")
         assert student is not None
-        rows = modalign.read("oracle", split=f"{name}/clean", limit=4096)
+        rows = modalign.read("oracle", split=f"{name}/clean", limit=min(32 * steps, 4096))
         _train(modalign.load(student), rows, made, steps=steps, batch=32, rate=2e-3)
     return made / "final"
 

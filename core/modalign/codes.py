@@ -120,7 +120,7 @@ class CodeDecoder(Decoder):
         return self.head(states.to(self.head.weight.dtype))
 
     def embed(self, medium: Medium) -> Tensor:
-        return self.table(medium.tensors[CODES])
+        return self.embedded(medium.tensors[CODES])
 
     def forward(self, states: Tensor | None, batch: Batch, draws: Draws) -> Units:
         if states is None:

@@ -329,9 +329,11 @@ class Backbone(nn.Module, ABC):
     shares: whether responses to one prompt can branch from one trunk with the results of separate rows.
     causal: whether a token sees only what comes before it, so that the first state knows nothing of a response.
     blocks: names of the module classes to wrap for sharding.
+    facts: its settings beside its weights, by name: what it gives depends on them.
     """
 
     width: int
+    facts: Mapping[str, object] = empty()
     shares: bool = False
     causal: bool = True
     blocks: tuple[str, ...] = ()

@@ -31,10 +31,12 @@ def states(model: Model, batch: Batch, run: Callable[[], Tensor]) -> Tensor:
     """
     backbone = cast(Backbone, model.backbone)
     memo, sources = model.memo, _sources(model, batch)
-    if not memo.keeps or any(_moves(one) for one in (backbone, *sources)):
+    if not memo.keeps or any(_moves(one) or _switched(model, one) for one in (backbone, *sources)):
         return run()
-    beside = {f"source {number}": memo.cache.mark(one) for number, one in enumerate(sources)} if memo.cache else {}
     kept = all(medium.modality != own(name) for name in model.decoders for medium in _shown(batch))
+    beside: dict[str, object] = dict(backbone.facts)
+    if kept and memo.cache is not None:
+        beside |= {f"source {number}": _known(one, memo.cache.mark(one)) for number, one in enumerate(sources)}
     anywhere = any(cast(Decoder | Head, one).anywhere for one in (*model.decoders.values(), *model.heads.values()))
     read = _everything(batch) if anywhere else _read(batch)
     digests = [_digest(batch, row, read[row]) for row in range(batch.layout.rows)]
@@ -94,6 +96,19 @@ def _moves(module: nn.Module) -> bool:
         return not module.frozen
     trains = any(value.requires_grad for value in module.parameters())
     return trains or any(isinstance(one, nn.Dropout) and one.p > 0 and one.training for one in module.modules())
+
+
+def _switched(model: Model, module: nn.Module) -> bool:
+    """Whether adapters lie in a module: with them off it gives something else, and nothing of it says so."""
+    adapters = model.assembly.adapters
+    own = set() if adapters is None else {id(value) for value in adapters.parameters()}
+    return any(id(value) in own for value in module.parameters())
+
+
+def _known(module: nn.Module, mark: str) -> str:
+    """What a source is known by: its class, its weights, and what its answers depend on beside them."""
+    beside = module.facts if isinstance(module, Encoder) else getattr(module, "settings", {})
+    return f"{type(module).__qualname__} {mark} {sorted(beside.items())}"
 
 
 def _digest(batch: Batch, row: int, read: list[int]) -> str:

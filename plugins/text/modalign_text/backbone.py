@@ -50,6 +50,7 @@ class CausalLMBackbone(Backbone):
         self.config = cast(PretrainedConfig, model.config.get_text_config())
         self.width = int(self.config.hidden_size)
         self.blocks = tuple(model._no_split_modules or ())
+        self.facts = {"config": self.config.to_json_string()}
         self.native = str(self.config._attn_implementation)  # what the checkpoint was loaded with
         # some families make masks of their own; the function is theirs, the model is not kept
         self._make_masks = cast(

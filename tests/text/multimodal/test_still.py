@@ -22,6 +22,7 @@ from modalign.heads import LinearHead
 from modalign.model import Model
 from modalign.objectives import DPO, BradleyTerry, Objective
 from modalign.registry import registry
+from modalign.roles import Encoder
 from modalign.training import Trainer
 from modalign.world.concept import concepts
 from modalign_audio.testing import tiny_audio
@@ -158,6 +159,45 @@ def test_a_head_reads_what_it_reads_anyway(parts: Path, read: Literal["last", "m
             for _ in range(2):
                 found = model(assemble([sample], share=True), Draws(seed=1)).rewards["reward"]
                 torch.testing.assert_close(found, expected)
+
+
+def test_what_is_kept_is_of_the_settings_of_a_tower_and_of_the_language_model(parts: Path, tmp_path: Path) -> None:
+    model = composed(parts)
+    sample = encode(pair(0), model.assembly.preparer, DPO().needs)
+    model.memo.cache = FeatureCache(tmp_path / "features")
+
+    def kept() -> set[Path]:
+        with torch.no_grad():
+            model(assemble([sample], share=True), Draws(seed=1))
+        return {one for one in (tmp_path / "features").rglob("*.safetensors") if one.is_file()}
+
+    first = kept()
+    assert kept() == first
+    encoder = cast(Encoder, model.encoders["image"])
+    encoder.facts = {**encoder.facts, "media": "otherwise"}
+    second = kept()
+    assert len(second) == len(first) + 2  # what the tower gives, and the states behind it
+    backbone = cast(CausalLMBackbone, model.backbone)
+    backbone.facts = {"config": "otherwise"}
+    assert len(kept()) == len(second) + 1
+
+
+def test_adapters_that_may_be_off_are_run_every_time(parts: Path, counted: list[int]) -> None:
+    model = modalign.load(parts / "text", adapter={"r": 2}).eval().requires_grad_(False)
+    adapters = model.assembly.adapters
+    assert adapters is not None
+    for number, value in enumerate(adapters.parameters()):
+        value.add_(torch.randn(value.shape, generator=torch.Generator().manual_seed(number)) * 0.1)
+    two, one = Part(modality="text", value="two"), Part(modality="text", value="one")
+    said = [Response(messages=(Message(role="assistant", parts=(part,)),)) for part in (two, one)]
+    sample = encode(Comparison.pair([Message(role="user", parts=(one,))], *said), model.assembly.preparer, DPO().needs)
+    counted.clear()
+    with torch.no_grad(), model.memo.remembering():
+        policy = model(assemble([sample], share=True), Draws(seed=1)).logps
+        with adapters.off():
+            reference = model(assemble([sample], share=True), Draws(seed=1)).logps
+    assert len(counted) == 2
+    assert not torch.equal(policy, reference)
 
 
 def test_rows_are_told_apart_by_all_that_is_in_them(parts: Path, tmp_path: Path) -> None:

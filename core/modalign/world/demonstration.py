@@ -8,11 +8,11 @@ asked for, the model is also aligned on pairs of its own making: its responses, 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import TypeVar, final
 
 import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
@@ -34,6 +34,8 @@ from modalign.world.measure import Measure, Verdict, judge, measure
 from modalign.world.source import words_modality
 
 Say = Callable[[str], None]
+
+C = TypeVar("C", bound=Config)
 
 
 @final
@@ -158,8 +160,13 @@ def settings(**stated: object) -> DemonstrationConfig:
     """Settings by name, the others those of the modality's lesson; a `ConfigError` names the one that is wrong."""
     modality = stated.get("modality")
     usual = registry.depiction(modality).lesson if isinstance(modality, str) else {}
+    return checked(DemonstrationConfig, {**usual, **stated})
+
+
+def checked(kind: type[C], stated: Mapping[str, object]) -> C:
+    """Settings by name; a `ConfigError` names the one that is wrong."""
     try:
-        return DemonstrationConfig.model_validate({**usual, **stated})
+        return kind.model_validate(stated)
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(

@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 from modalign.comparison import Comparison
 from modalign.config import Config
 from modalign.content import Response
 from modalign.describing import Description, describe
-from modalign.errors import ConfigError
 from modalign.intervals import paired
 from modalign.loading import load
 from modalign.objectives.base import Objective
@@ -28,7 +27,7 @@ from modalign.objectives.sft import SFT
 from modalign.registry import registry
 from modalign.roles import Depiction
 from modalign.training import Trainer
-from modalign.world.demonstration import Say, one_thread
+from modalign.world.demonstration import Say, checked, one_thread
 from modalign.world.harmony import Harmony, Seen, harmony, judge_together, outcomes
 from modalign.world.preferences import Kind
 from modalign.world.source import words_modality
@@ -228,13 +227,7 @@ def taught(folder: Path) -> dict[str, Depiction]:
 
 def ensemble_settings(**stated: object) -> EnsembleConfig:
     """Settings by name; a `ConfigError` names the one that is wrong."""
-    try:
-        return EnsembleConfig.model_validate(stated)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigError(
-            first["msg"], where=".".join(str(part) for part in first["loc"]), got=repr(first["input"]), fix="correct it"
-        ) from error
+    return checked(EnsembleConfig, stated)
 
 
 def rehearse(folder: Path, config: EnsembleConfig, *, say: Say, quiet: bool = False) -> Ensemble | None:

@@ -77,22 +77,35 @@ class Description:
 
     def svg(self) -> str:
         """The drawing as an SVG that stands by itself; what trains has a thick border."""
-        columns = [[one for one in self.parts if one.role == role] for role in _COLUMNS]
-        columns = [column for column in columns if column]
-        most = max(len(column) for column in columns)
-        high = most * _HIGH + (most - 1) * _GAP
-        place: dict[str, tuple[float, float]] = {}
-        for number, column in enumerate(columns):
-            free = high - len(column) * _HIGH - (len(column) - 1) * _GAP
-            for at, one in enumerate(column):
-                place[one.name] = number * (_WIDE + _APART) + 8.0, free / 2 + at * (_HIGH + _GAP) + 8.0
-        wide = len(columns) * _WIDE + (len(columns) - 1) * _APART + 16
-        drawn = [*(_edge(place[one], place[other]) for one, other in self.edges)]
+        place = self._places()
+        wide = max(x for x, _ in place.values()) + _WIDE + 8
+        high = max(y for _, y in place.values()) + _HIGH + 8
+        middle = next((place[one.name][0] for one in self.parts if one.role == "backbone"), 0.0)
+        drawn = [_edge(place[one], place[other], middle) for one, other in self.edges]
         drawn += [_box(one, *place[one.name]) for one in self.parts]
         return (
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {high + 16}" width="{wide}" role="img" '
-            f'font-family="sans-serif" font-size="12"><title>the parts of the model</title>{"".join(drawn)}</svg>'
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide:g} {high:g}" width="{wide:g}" role="img" '
+            f'font-family="sans-serif" font-size="12"><title>the parts of the model</title>'
+            f'<defs><marker id="to" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+            f'<path d="M0 0L8 4L0 8z" fill="#888"/></marker></defs>{"".join(drawn)}</svg>'
         )
+
+    def _places(self) -> dict[str, tuple[float, float]]:
+        """The upper left corner of each box: a column for each role, a connector or a conditioner beside its part."""
+        columns = [column for role in _COLUMNS if (column := [one.name for one in self.parts if one.role == role])]
+        partner = {one: other for one, other in self.edges if "backbone" not in (one, other)}
+        partner |= {other: one for one, other in partner.items()}
+        most = max(len(column) for column in columns)
+        rows: dict[str, float] = {}
+        for column in sorted(columns, key=len, reverse=True):
+            for at, name in enumerate(column):
+                beside = partner.get(name)
+                rows[name] = rows[beside] if beside in rows else (most - len(column)) / 2 + at
+        return {
+            name: (number * (_WIDE + _APART) + 8.0, rows[name] * (_HIGH + _GAP) + 8.0)
+            for number, column in enumerate(columns)
+            for name in column
+        }
 
 
 def describe(model: Model) -> Description:
@@ -177,9 +190,14 @@ def _box(one: Described, x: float, y: float) -> str:
     )
 
 
-def _edge(start: tuple[float, float], end: tuple[float, float]) -> str:
+def _edge(start: tuple[float, float], end: tuple[float, float], backbone: float) -> str:
+    """From box to box, bent beside the backbone: past a column it leaps, it goes straight, in a row that is free there.
+
+    backbone: where its column begins.
+    """
     x, y = start[0] + _WIDE, start[1] + _HIGH / 2
     to, down = end[0], end[1] + _HIGH / 2
-    middle = (x + to) / 2
-    path = f"M{x:g} {y:g} C{middle:g} {y:g} {middle:g} {down:g} {to:g} {down:g}"
-    return f'<path d="{path}" fill="none" stroke="#888" stroke-width="1.5"/>'
+    left, right = (x, x + _APART) if start[0] >= backbone else (to - _APART, to)
+    middle = (left + right) / 2
+    path = f"M{x:g} {y:g}H{left:g}C{middle:g} {y:g} {middle:g} {down:g} {right:g} {down:g}H{to:g}"
+    return f'<path d="{path}" fill="none" stroke="#888" stroke-width="1.5" marker-end="url(#to)"/>'

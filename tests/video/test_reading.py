@@ -193,7 +193,8 @@ def test_an_encoded_clip_is_shown_in_its_own_time(root):
 
 
 def shown_bytes(html):
-    found = re.fullmatch(r'<video controls loop muted width="\d+" src="data:video/mp4;base64,(.+)"></video>', html)
+    plays = "autoplay controls loop muted playsinline"
+    found = re.fullmatch(rf'<video {plays} width="\d+" src="data:video/mp4;base64,(.+)"></video>', html)
     assert found is not None
     return base64.b64decode(found[1])
 

@@ -9,7 +9,7 @@ from modalign.content import Response
 from modalign.registry import registry
 from modalign.report.demonstration import cells, curves
 from modalign.report.page import Answer, Bar, Case, Gallery, Page, Picture, Row
-from modalign.report.shown import show_all
+from modalign.report.shown import show, show_all
 from modalign.world.ensemble import Ensemble, EnsembleStage
 from modalign.world.harmony import Harmony, Seen, judge_together
 from modalign.world.measure import Rate
@@ -105,7 +105,7 @@ def _case(found: Ensemble, number: int) -> Case:
 
 
 def _answer(label: str, role: str, response: Response, seen: Seen | None) -> Answer:
-    html = "".join(f"<div>{registry.modality(part.modality).show(part)}</div>" for part in response.parts())
+    html = show(response.parts())
     if seen is None:
         return Answer(label=label, role=role, html=html)
     marks = [("parts asked for", seen.selected), *seen.followed.items()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from modalign.content import Message, Part, Response
 from modalign.model import Model, generation
@@ -44,7 +44,7 @@ def answer(label: str, role: str, prompt: Sequence[Message], response: Response)
     return Answer(
         label=label,
         role=role,
-        html="".join(_show(part) for part in response.parts()),
+        html=show(response.parts()),
         marks=() if verdict is None or verdict.shown is None else tuple(verdict.right.items()),
         summary=_summary(verdict),
         right=None if verdict is None else verdict.accurate,
@@ -53,7 +53,12 @@ def answer(label: str, role: str, prompt: Sequence[Message], response: Response)
 
 def show_all(messages: Sequence[Message]) -> str:
     """A prompt, escaped by its modalities."""
-    return "".join(_show(part) for message in messages for part in message.parts)
+    return show(part for message in messages for part in message.parts)
+
+
+def show(parts: Iterable[Part]) -> str:
+    """Parts one below the other, each escaped by its modality."""
+    return "".join(f"<div>{registry.modality(part.modality).show(part)}</div>" for part in parts)
 
 
 def _summary(verdict: Verdict | None) -> str:
@@ -63,7 +68,3 @@ def _summary(verdict: Verdict | None) -> str:
         return "unreadable"
     wrong = sum(not right for right in verdict.right.values())
     return f"{wrong} wrong" if wrong else "all right"
-
-
-def _show(part: Part) -> str:
-    return registry.modality(part.modality).show(part)

@@ -141,7 +141,7 @@ class Ensemble:
         numbers = f"all right at once: DPO {dpo}, before {before}, imitation of the same chosen responses {control}"
         names = [name for name in outcomes(self.dpo.seen) if name != "whole"]
         up = [name for name in names if self.dpo.gain(self.before, name)[1] > 0]
-        also = f" By itself each of these rose beyond chance: {', '.join(up) or 'none'}; of {len(names)}."
+        also = f" Of {len(names)} measures taken by themselves, these rose beyond chance: {', '.join(up) or 'none'}."
         if self.won:
             return f"One preference over all modalities helped, imitation did not: {numbers}.{also}"
         return f"DPO did NOT beat both the start and the control beyond chance in this run: {numbers}.{also}"

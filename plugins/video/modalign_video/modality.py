@@ -69,7 +69,8 @@ class VideoModality(Modality):
             frames, rate = content.tensor, content.rate or RATE
         large = enlarged(frames, _SHOWN)
         data = base64.b64encode(mp4(large, rate)).decode()
-        return f'<video controls loop muted width="{large.shape[3]}" src="data:video/mp4;base64,{data}"></video>'
+        plays = "autoplay controls loop muted playsinline"  # controls of a clip that stands still would hide half of it
+        return f'<video {plays} width="{large.shape[3]}" src="data:video/mp4;base64,{data}"></video>'
 
     def decode(self, part: Part, settings: MediaSettings, *, rate: float | None = None) -> Content:
         return decode(part, settings, rate=rate)

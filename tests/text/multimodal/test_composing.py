@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import cast
@@ -145,6 +146,25 @@ def test_the_drawings_have_a_box_for_each_part_and_a_line_for_each_edge(model: M
     assert mermaid[0] == "flowchart LR"
     assert sum(" --> " in line for line in mermaid) == len(found.edges)
     assert sum("stroke-width" in line for line in mermaid) == sum(one.trains > 0 for one in found.parts)
+
+
+def test_no_line_of_the_drawing_goes_behind_a_box(model: Model) -> None:
+    found = model.describe()
+    drawn = ET.fromstring(found.svg())
+    space = "{http://www.w3.org/2000/svg}"
+    boxes = [
+        [float(one.get(name, "")) for name in ("x", "y", "width", "height")] for one in drawn.findall(f"{space}rect")
+    ]
+    lines = [
+        [float(number) for number in re.findall(r"[\d.]+", line.get("d", ""))] for line in drawn.findall(f"{space}path")
+    ]
+    for edge, (x, y, left, *bend, to) in zip(found.edges, lines, strict=True):
+        assert x <= left <= bend[4] <= to
+        assert bend[1] == y
+        assert bend[5] == y or "backbone" in edge  # what leads to one part alone lies beside it
+        for over, under, wide, high in boxes:
+            for start, end, at in ((x, left, y), (bend[4], to, bend[5])):
+                assert not (start < over + wide and over < end and under <= at <= under + high), edge
 
 
 def test_a_model_of_one_generator_is_described_too(parts: Path) -> None:

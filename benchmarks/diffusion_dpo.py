@@ -34,11 +34,11 @@ from torch import Tensor, nn
 import modalign
 from modalign.assembler import assemble, encode
 from modalign.batch import Batch
+from modalign.caching.features import FeatureCache
 from modalign.comparison import Comparison
 from modalign.config import AdapterConfig
 from modalign.content import Message, Part, Response
 from modalign.draws import Draws
-from modalign.features import FeatureCache
 from modalign.integrations.diffusers.testing import clip, part, save, seeded
 from modalign.model import Model
 from modalign.objectives import DPO

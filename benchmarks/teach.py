@@ -30,7 +30,7 @@ from modalign.assembler import assemble, encode
 from modalign.comparison import Comparison
 from modalign.config import EncoderConfig
 from modalign.content import Message, Part
-from modalign.denoiser import DenoisingDecoder
+from modalign.decoders.denoiser import DenoisingDecoder
 from modalign.draws import Draws
 from modalign.integrations.painter import STATES, PainterDenoiser
 from modalign.model import Model

@@ -26,7 +26,7 @@ from typing import Any, Final
 
 import torch
 
-from modalign.intervals import paired, wilson
+from modalign.evaluation.intervals import paired, wilson
 from modalign.objectives import DPO, SFT
 from modalign.world.ensemble import EnsembleConfig, Rehearsal, ensemble_settings, taught
 from modalign.world.harmony import outcomes

@@ -225,8 +225,8 @@ def our_step(run: Run, variant: str, keep: ExitStack) -> tuple[Step, Callable[[]
     from accelerate import Accelerator
 
     import modalign
+    from modalign.caching.features import FeatureCache
     from modalign.draws import Draws
-    from modalign.features import FeatureCache
     from modalign.freezing import freeze
     from modalign.objectives import DPO
     from modalign.training.reference import FrozenCopy, Policy, score_roles

@@ -14,13 +14,13 @@ import safetensors.torch
 import transformers
 
 import modalign
-from modalign import discovery
 from modalign.cli.app import app
 from modalign.config import DecoderConfig, EncoderConfig
 from modalign.errors import ConfigError, DataError, ModalignError, ModelError, PluginError
 from modalign.hookspecs import hookimpl
 from modalign.integrations import painter
 from modalign.model import Model
+from modalign.registration import discovery
 from modalign.registry import registry
 from modalign.testing.doubles import ToyAssembly, ToyBackbone, ToyEncoder
 from modalign_image.testing import tiny_vision

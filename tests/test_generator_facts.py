@@ -16,9 +16,9 @@ from modalign.draws import DrawConfig
 from modalign.integrations.diffusers.family import Family
 from modalign.integrations.diffusers.loader import PipelineLoader
 from modalign.objectives import DPO
+from modalign.registration.targets import resolve
 from modalign.registry import registry
 from modalign.scores import Scores, Units
-from modalign.targets import resolve
 
 PAGE = (Path(__file__).parent.parent / "docs/generators.md").read_text()
 

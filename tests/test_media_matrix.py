@@ -134,7 +134,7 @@ def test_a_part_that_should_move_and_does_not_is_found(models: Path, tmp_path: P
 
 
 def test_a_tower_that_runs_twice_is_found(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("modalign.memo.Memo.recall", lambda *_: None)
+    monkeypatch.setattr("modalign.caching.memo.Memo.recall", lambda *_: None)
     with pytest.raises(PluginError, match=r"5 media must be 5 passes of the tower; found: 10"):
         cell(models, tmp_path, DPO()).check()
 

@@ -12,10 +12,10 @@ from modalign import load
 from modalign.assembler import assemble, encode
 from modalign.comparison import Comparison
 from modalign.data import read
-from modalign.denoiser import DenoisingDecoder
+from modalign.decoders.denoiser import DenoisingDecoder
+from modalign.decoders.generating import FITTED
 from modalign.draws import Draws
 from modalign.errors import DataError
-from modalign.generating import FITTED
 from modalign.integrations.painter import CanvasFit, PainterDenoiser
 from modalign.model import Model
 from modalign.objectives import DPO

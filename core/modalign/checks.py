@@ -13,8 +13,8 @@ from typing import final
 
 from packaging.requirements import Requirement
 
-from modalign.admission import describe_error
-from modalign.discovery import own_requirement, unmet
+from modalign.registration.admission import describe_error
+from modalign.registration.discovery import own_requirement, unmet
 from modalign.roles import Check, CheckResult
 
 LEAST_DISK = 1e9  #: bytes; less cannot hold a checkpoint of any useful model

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final, cast, final
 
 from torch import nn
 
-from modalign.codes import CodeDecoder
-from modalign.denoiser import DenoisingDecoder
+from modalign.decoders.codes import CodeDecoder
+from modalign.decoders.denoiser import DenoisingDecoder
 from modalign.freezing import parts
 from modalign.roles import Connector, Decoder, Encoder
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, final
 
-from modalign.admission import PluginRecord, describe_error, quietly
+from modalign.registration.admission import PluginRecord, describe_error, quietly
 from modalign.registry import Registry, registry
 
 if TYPE_CHECKING:

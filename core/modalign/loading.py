@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from modalign.admission import describe_error
 from modalign.config import ModelConfig
 from modalign.errors import ConfigError, ModalignError, ModelError, PluginError
+from modalign.registration.admission import describe_error
 from modalign.registry import Registry, registry
 
 if TYPE_CHECKING:

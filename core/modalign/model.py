@@ -10,14 +10,14 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from modalign import still
-from modalign.backprop import MADE, Backprop
 from modalign.batch import Batch, own
+from modalign.caching import still
+from modalign.caching.memo import Memo
 from modalign.config import GenerationConfig
 from modalign.content import Message, Part, Response
+from modalign.decoders.backprop import MADE, Backprop
 from modalign.draws import Draws
 from modalign.errors import ConfigError, ModelError
-from modalign.memo import Memo
 from modalign.roles import Assembly, Backbone, Connector, Decoder, Encoder, Head
 from modalign.scores import Scores, Units
 from modalign.streaming import Event, stream

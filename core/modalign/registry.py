@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, TypeVar, cast, final
 
 from packaging.utils import canonicalize_name
 
-from modalign.admission import Entry, PluginRecord, Status, admit, admit_object
-from modalign.discovery import Found, discover
 from modalign.errors import PluginError
 from modalign.hookspecs import GROUP
-from modalign.kinds import KINDS
-from modalign.lookup import by_modality, contested, unknown
-from modalign.targets import make
+from modalign.registration.admission import Entry, PluginRecord, Status, admit, admit_object
+from modalign.registration.discovery import Found, discover
+from modalign.registration.kinds import KINDS
+from modalign.registration.lookup import by_modality, contested, unknown
+from modalign.registration.targets import make
 
 if TYPE_CHECKING:
     from modalign.objectives.base import Objective

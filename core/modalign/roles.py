@@ -29,9 +29,9 @@ from modalign.stored import restore, said, store
 from modalign.timeline import Spans
 
 if TYPE_CHECKING:
-    from modalign.backprop import Backprop
+    from modalign.caching.memo import Memo
     from modalign.config import GenerationConfig, ModelConfig
-    from modalign.memo import Memo
+    from modalign.decoders.backprop import Backprop
     from modalign.model import Model
     from modalign.world.concept import Concept
 

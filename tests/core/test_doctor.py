@@ -91,7 +91,7 @@ def test_an_absent_library_is_no_failure_and_names_what_installs_it() -> None:
 
 
 def test_a_library_that_is_too_old_is_told_with_what_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("modalign.discovery._version", lambda name: "1.0")
+    monkeypatch.setattr("modalign.registration.discovery._version", lambda name: "1.0")
     found = library("accelerate")
     assert found.ok is False
     assert found.found == "accelerate 1.0 is not >=1.15"

@@ -12,7 +12,7 @@ import pytest
 
 from modalign.errors import MissingExtra, PluginError
 from modalign.hookspecs import GROUP, Hooks
-from modalign.kinds import KINDS
+from modalign.registration.kinds import KINDS
 from modalign.registry import Registry
 from modalign.registry import registry as installed
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from modalign.assembler import Sample, assemble, encode
-from modalign.calibration import auroc, calibration_error
 from modalign.comparison import Comparison
 from modalign.content import Response
 from modalign.errors import ConfigError, ModelError
+from modalign.evaluation.calibration import auroc, calibration_error
 from modalign.heads import GaussianHead, LabelHead, LinearHead
 from modalign.objectives import (
     BradleyTerry,

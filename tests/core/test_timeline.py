@@ -18,13 +18,13 @@ from modalign.batch import Batch, Medium, Segment, Targets
 from modalign.comparison import Comparison
 from modalign.content import Message, Part, Response
 from modalign.data import convert, read
-from modalign.denoiser import Denoiser, DenoisingDecoder
+from modalign.decoders.denoiser import Denoiser, DenoisingDecoder
+from modalign.decoders.readers import Condition
 from modalign.denoising import Process
 from modalign.draws import DrawKey, Draws
 from modalign.errors import DataError
 from modalign.layout import Layout
 from modalign.objectives import DPO
-from modalign.readers import Condition
 from modalign.scores import Units
 from modalign.testing import ask, toy_model
 from modalign.timeline import Spans, Timeline

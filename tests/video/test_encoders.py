@@ -9,8 +9,8 @@ import pytest
 import torch
 from einops import reduce
 
+from modalign.caching.memo import Memo
 from modalign.errors import CheckpointError, ConfigError, ModelError
-from modalign.memo import Memo
 from modalign.registry import registry
 from modalign.roles import Content
 from modalign_image.testing import tiny_vision

@@ -15,8 +15,8 @@ from typing import final
 from einops import rearrange
 from torch import Tensor
 
-from modalign.codes import Codec, CodeDecoder
 from modalign.content import Part
+from modalign.decoders.codes import Codec, CodeDecoder
 from modalign.errors import ConfigError
 from modalign.roles import Content
 from modalign_action.modality import RATE

@@ -26,10 +26,10 @@ from modalign.connectors.block import Block
 from modalign.connectors.conditioner import Wanted, Wide
 from modalign.connectors.options import seeded
 from modalign.content import Part
-from modalign.denoiser import Denoiser
+from modalign.decoders.denoiser import Denoiser
+from modalign.decoders.generating import FITTED, WORDS, prompt_medium
+from modalign.decoders.readers import Condition
 from modalign.denoising import Process
-from modalign.generating import FITTED, WORDS, prompt_medium
-from modalign.readers import Condition
 from modalign.timeline import Timeline
 from modalign_action.modality import RATE
 from modalign_action.space import ActionSpace

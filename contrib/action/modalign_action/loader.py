@@ -15,9 +15,9 @@ from torch import Tensor
 
 from modalign.config import GenerationConfig, ModelConfig
 from modalign.content import Part
-from modalign.denoiser import DenoisingDecoder
+from modalign.decoders.denoiser import DenoisingDecoder
+from modalign.decoders.generating import Fit, GeneratorAssembly, GeneratorPreparer
 from modalign.errors import CheckpointError, ConfigError
-from modalign.generating import Fit, GeneratorAssembly, GeneratorPreparer
 from modalign.integrations import peft
 from modalign.integrations.diffusers.index import adapted
 from modalign.model import Model

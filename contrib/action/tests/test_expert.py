@@ -15,7 +15,7 @@ from modalign.assembler import Sample, assemble
 from modalign.comparison import Comparison
 from modalign.config import AdapterConfig
 from modalign.content import Message, Part
-from modalign.denoiser import DenoisingDecoder
+from modalign.decoders.denoiser import DenoisingDecoder
 from modalign.draws import Draws
 from modalign.errors import CheckpointError, ConfigError, DataError, ModelError
 from modalign.model import Model

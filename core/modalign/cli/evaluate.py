@@ -12,7 +12,7 @@ from cyclopts import Parameter
 
 from modalign.cli.train import configure
 from modalign.errors import ConfigError
-from modalign.intervals import wilson
+from modalign.evaluation.intervals import wilson
 
 if TYPE_CHECKING:
     from modalign.training.job import Evaluation

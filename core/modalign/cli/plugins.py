@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json as encoder
 
-from modalign.admission import PluginRecord
 from modalign.hookspecs import API
+from modalign.registration.admission import PluginRecord
 from modalign.registry import Registry, registry
 
 _MARKS = {"ok": "[green]ok[/]", "failed": "[red]failed[/]", "absent": "[dim]absent[/]"}

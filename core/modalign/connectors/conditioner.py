@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from modalign.connectors.block import Block
 from modalign.connectors.options import ConnectorOptions, checked, seeded
+from modalign.decoders.readers import Condition
 from modalign.errors import ConfigError, ShapeError
 from modalign.frozen import empty
-from modalign.readers import Condition
 
 
 @final

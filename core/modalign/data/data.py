@@ -9,7 +9,6 @@ from itertools import islice
 from pathlib import Path
 from typing import final
 
-from modalign.admission import describe_error
 from modalign.comparison import Comparison, Origin
 from modalign.config import DataConfig
 from modalign.data.opening import open_object, open_path
@@ -18,6 +17,7 @@ from modalign.data.source import Row, Rows, Source
 from modalign.data.validate import validate
 from modalign.data.vocabulary import Vocabulary, using
 from modalign.errors import ConfigError, DataError, ModalignError, PluginError
+from modalign.registration.admission import describe_error
 from modalign.registry import registry
 from modalign.roles import Format
 from modalign.shown import located, printable

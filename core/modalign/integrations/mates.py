@@ -9,7 +9,7 @@ from importlib.metadata import version
 from packaging.version import Version
 
 from modalign.checks import library, plain
-from modalign.discovery import own_requirement
+from modalign.registration.discovery import own_requirement
 from modalign.roles import CheckResult
 
 MATES = ("torchvision", "torchaudio", "torchcodec")

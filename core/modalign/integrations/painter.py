@@ -15,20 +15,20 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from modalign.backprop import Route
 from modalign.batch import Medium
 from modalign.config import GenerationConfig, ModelConfig
 from modalign.connectors.conditioner import Wanted, Wide
 from modalign.content import Part
-from modalign.denoiser import Denoiser, DenoisingDecoder
+from modalign.decoders.backprop import Route
+from modalign.decoders.denoiser import Denoiser, DenoisingDecoder
+from modalign.decoders.euler import sample, starts
+from modalign.decoders.generating import FITTED, WORDS, Fit, GeneratorAssembly, GeneratorPreparer, prompt_medium
+from modalign.decoders.readers import LATENTS, Condition
 from modalign.denoising import Process
 from modalign.errors import CheckpointError, ConfigError
-from modalign.euler import sample, starts
-from modalign.generating import FITTED, WORDS, Fit, GeneratorAssembly, GeneratorPreparer, prompt_medium
 from modalign.integrations import peft
 from modalign.integrations.diffusers.index import adapted, read_object
 from modalign.model import Model
-from modalign.readers import LATENTS, Condition
 from modalign.registry import registry
 from modalign.roles import Content, Depiction, Loader
 from modalign.timeline import Timeline

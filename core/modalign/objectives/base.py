@@ -22,7 +22,7 @@ from modalign.errors import DataError, ModelError
 from modalign.scores import ALL_KINDS, Scores, UnitKind
 
 if TYPE_CHECKING:
-    from modalign.backprop import Backprop
+    from modalign.decoders.backprop import Backprop
 
 Pairing = Literal["pair", "label", "response", "each", "prompt"]
 

@@ -13,13 +13,13 @@ from typing import ClassVar, Self, cast, final
 from pydantic import Field, NonNegativeFloat, PositiveInt, field_serializer, field_validator, model_validator
 from torch import Tensor, nn
 
-from modalign.admission import describe_error, quietly
-from modalign.backprop import MADE, Backprop, MediaReward
 from modalign.batch import Targets
+from modalign.decoders.backprop import MADE, Backprop, MediaReward
 from modalign.errors import ConfigError, ModelError, ShapeError
 from modalign.objectives.base import Loss, Mean, Needs, Objective, inert, weighted
+from modalign.registration.admission import describe_error, quietly
+from modalign.registration.targets import resolve
 from modalign.scores import Scores, UnitKind
-from modalign.targets import resolve
 
 _TARGET = re.compile(r"[\w.]+:[\w.]+")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from modalign.calibration import Reliability
-from modalign.intervals import wilson
+from modalign.evaluation.calibration import Reliability
+from modalign.evaluation.intervals import wilson
 from modalign.report.curves import ticks
 
 _SIDE = 250  #: of a reliability curve
@@ -21,7 +21,7 @@ def reliability_curve(points: Sequence[Reliability], *, low: float = 0.0, title:
 
     Under it how many predictions each point is made of. On the dashed diagonal a model means what it says.
 
-    points: of `modalign.calibration.reliability`; none draw nothing.
+    points: of `modalign.evaluation.calibration.reliability`; none draw nothing.
     low: where the lower axis starts; one half for the more probable of two.
     title: for readers that see no picture.
     """

@@ -9,7 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from modalign.calibration import (
+from modalign.evaluation.calibration import (
     agreement,
     auroc,
     best_threshold,

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
-from modalign.admission import Entry
 from modalign.errors import PluginError
-from modalign.kinds import KINDS
+from modalign.registration.admission import Entry
+from modalign.registration.kinds import KINDS
 
 
 @final

@@ -11,12 +11,12 @@ from typing import cast
 
 import torch
 
-from modalign.admission import Entry, PluginRecord
 from modalign.errors import KernelUnavailable, PluginError
-from modalign.kinds import KINDS
+from modalign.registration.admission import Entry, PluginRecord
+from modalign.registration.kinds import KINDS
+from modalign.registration.targets import make, resolve
 from modalign.registry import Registry, registry
 from modalign.roles import CheckResult
-from modalign.targets import make, resolve
 from modalign.testing.case import Case, case, require
 from modalign.testing.connector_laws import connector_cases
 from modalign.testing.content_laws import depiction_cases, format_cases, modality_cases

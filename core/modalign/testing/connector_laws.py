@@ -13,10 +13,10 @@ from typing import Final, cast
 import torch
 from torch import Tensor
 
-from modalign.admission import Entry
+from modalign.registration.admission import Entry
+from modalign.registration.targets import resolve
 from modalign.registry import Registry
 from modalign.roles import Connector
-from modalign.targets import resolve
 from modalign.testing.case import Case, case, refuses, require
 
 _WIDTH: Final = 24  #: of the embeddings

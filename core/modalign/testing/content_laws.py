@@ -10,13 +10,13 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from modalign.admission import Entry
 from modalign.comparison import Comparison, Origin
 from modalign.content import Part
 from modalign.errors import DataError
 from modalign.files import File
+from modalign.registration.admission import Entry
+from modalign.registration.targets import resolve
 from modalign.registry import Registry
-from modalign.targets import resolve
 from modalign.testing.case import Case, case, refuses, require
 from modalign.testing.markup import unsafe
 from modalign.world.concept import Concept, concepts, match

@@ -13,14 +13,14 @@ from typing import cast, final
 import torch
 from torch import Tensor
 
-from modalign.admission import Entry
 from modalign.batch import Medium
+from modalign.caching.memo import Memo
 from modalign.errors import ConfigError, ModelError
 from modalign.frozen import empty
-from modalign.memo import Memo
+from modalign.registration.admission import Entry
+from modalign.registration.targets import resolve
 from modalign.registry import Registry
 from modalign.roles import Content, Encoder
-from modalign.targets import resolve
 from modalign.testing.case import Case, case, refuses, require
 from modalign.testing.content_laws import examples
 

@@ -14,7 +14,6 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from modalign.admission import Entry
 from modalign.assembler import Sample, assemble
 from modalign.batch import Batch
 from modalign.comparison import Comparison
@@ -23,9 +22,10 @@ from modalign.content import Message, Part, Response
 from modalign.draws import Draws
 from modalign.errors import ConfigError, DataError, ModelError
 from modalign.model import Model
+from modalign.registration.admission import Entry
+from modalign.registration.targets import resolve
 from modalign.registry import Registry
 from modalign.scores import Scores
-from modalign.targets import resolve
 from modalign.testing.case import Case, case, refuses, require
 from modalign.testing.content_laws import examples
 

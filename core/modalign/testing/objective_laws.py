@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from modalign.admission import Entry
+from modalign.registration.admission import Entry
 from modalign.registry import Registry
 from modalign.testing.case import Case, case, require
 from modalign.testing.laws import LAWS, swap_negates_the_margin

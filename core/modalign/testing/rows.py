@@ -12,8 +12,8 @@ from typing import final
 import torch
 from torch import Tensor
 
-from modalign.backprop import MADE
 from modalign.batch import Targets
+from modalign.decoders.backprop import MADE
 from modalign.frozen import empty
 from modalign.objectives.base import Needs
 from modalign.scores import ALL_KINDS, Scores, UnitKind, Units

@@ -8,9 +8,9 @@ from typing import cast, final
 
 import torch
 
-from modalign.calibration import agreement, auroc, best_threshold, brier, calibration_error, confusion
 from modalign.draws import Draws
 from modalign.errors import ModalignError
+from modalign.evaluation.calibration import agreement, auroc, best_threshold, brier, calibration_error, confusion
 from modalign.objectives.base import Predictions
 from modalign.training.loader import load_steps
 from modalign.training.metrics import Sums, Window

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Literal, final
 import torch
 from torch import Tensor, nn
 
-from modalign.backprop import Backprop
 from modalign.batch import Batch
+from modalign.caching.fingerprint import fingerprint
+from modalign.decoders.backprop import Backprop
 from modalign.draws import Draws
 from modalign.errors import CheckpointError, ConfigError
-from modalign.fingerprint import fingerprint
 from modalign.model import Model
 from modalign.scores import Scores
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.optim import AdamW
 
+from modalign.caching.fingerprint import fingerprint
 from modalign.errors import CheckpointError
-from modalign.fingerprint import fingerprint
 from modalign.model import Model
 from modalign.training.average import Average
 from modalign.training.config import TrainingConfig

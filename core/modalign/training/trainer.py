@@ -10,8 +10,8 @@ from typing import final
 
 from pydantic import ValidationError
 
+from modalign.caching.features import FeatureCache
 from modalign.errors import ConfigError
-from modalign.features import FeatureCache
 from modalign.model import Model
 from modalign.objectives.base import Objective
 from modalign.training.callbacks import Callback

@@ -19,7 +19,7 @@ from modalign.comparison import Comparison
 from modalign.config import Config
 from modalign.content import Response
 from modalign.describing import Description, describe
-from modalign.intervals import paired
+from modalign.evaluation.intervals import paired
 from modalign.loading import load
 from modalign.objectives.base import Objective
 from modalign.objectives.dpo import DPO

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import final
 
 from modalign.content import Message, Response
-from modalign.intervals import wilson
+from modalign.evaluation.intervals import wilson
 from modalign.roles import Depiction
 from modalign.world.concept import EVERY, Concept, match
 from modalign.world.prompts import asked

@@ -18,9 +18,9 @@ from transformers.audio_utils import mel_filter_bank, spectrogram
 from modalign.comparison import Comparison
 from modalign.config import GenerationConfig
 from modalign.content import Message, Response
+from modalign.decoders.generating import GeneratorPreparer, prompt_medium
 from modalign.draws import Draws
 from modalign.errors import ConfigError, DataError, MissingExtra, ModelError
-from modalign.generating import GeneratorPreparer, prompt_medium
 from modalign.integrations.diffusers.denoiser import PipelineDenoiser
 from modalign.integrations.diffusers.laws import FamilyLaws
 from modalign.integrations.diffusers.process import Scheduler

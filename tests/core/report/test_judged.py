@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 import torch
 
-from modalign.calibration import Reliability, agreement, auroc, calibration_error, confusion, reliability
+from modalign.evaluation.calibration import Reliability, agreement, auroc, calibration_error, confusion, reliability
 from modalign.objectives.base import Predictions
 from modalign.report.figures import heat_map, reliability_curve
 from modalign.report.judged import folded, of_predictions

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from modalign.caching.fingerprint import fingerprint
 from modalign.draws import Draws
 from modalign.errors import ConfigError
-from modalign.fingerprint import fingerprint
 from modalign.model import Model
 from modalign.testing import toy_batch, toy_model, toy_pairs
 from modalign.training.ranks import make_accelerator

@@ -14,7 +14,7 @@ from modalign.assembler import assemble, encode
 from modalign.comparison import Comparison
 from modalign.config import AdapterConfig
 from modalign.content import Message, Part, Response
-from modalign.denoiser import Denoiser
+from modalign.decoders.denoiser import Denoiser
 from modalign.draws import Draws
 from modalign.errors import ConfigError, DataError
 from modalign.model import Model

@@ -12,7 +12,7 @@ import torch
 from modalign.assembler import assemble, encode
 from modalign.comparison import Comparison
 from modalign.content import Message, Part, Response
-from modalign.denoiser import DenoisingDecoder
+from modalign.decoders.denoiser import DenoisingDecoder
 from modalign.draws import Draws
 from modalign.errors import ConfigError, DataError, ModelError
 from modalign.integrations.diffusers.denoiser import PipelineDenoiser

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from modalign.config import GenerationConfig
-from modalign.denoiser import DenoisingDecoder
+from modalign.decoders.denoiser import DenoisingDecoder
 from modalign.integrations.diffusers.denoiser import PipelineDenoiser
 from modalign.loading import load
 from modalign_image.generators.cases import laws

@@ -13,7 +13,7 @@ from modalign import load
 from modalign.config import AdapterConfig
 from modalign.content import Message, Part
 from modalign.data import read
-from modalign.denoiser import Denoiser
+from modalign.decoders.denoiser import Denoiser
 from modalign.errors import ConfigError, ModelError
 from modalign.model import Model
 from modalign.objectives import DPO, DRaFT

@@ -15,9 +15,9 @@ from torch import Tensor
 
 import modalign
 from modalign.assembler import Sample, assemble
-from modalign.codes import Codec, CodeDecoder
 from modalign.comparison import Comparison
 from modalign.content import Message, Part, Response
+from modalign.decoders.codes import Codec, CodeDecoder
 from modalign.draws import Draws
 from modalign.errors import ConfigError, DataError
 from modalign.hookspecs import Register, hookimpl

@@ -18,7 +18,7 @@ from modalign.assembler import Sample, assemble, encode
 from modalign.batch import Batch
 from modalign.comparison import Comparison
 from modalign.content import Message, Part, Response
-from modalign.denoiser import DenoisingDecoder
+from modalign.decoders.denoiser import DenoisingDecoder
 from modalign.draws import Draws
 from modalign.errors import CheckpointError, ConfigError, DataError, Foreign, ModelError
 from modalign.integrations.painter import PainterDenoiser

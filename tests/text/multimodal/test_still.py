@@ -14,10 +14,10 @@ import torch
 import modalign
 from modalign.assembler import Sample, assemble, encode
 from modalign.batch import Batch
+from modalign.caching.features import FeatureCache
 from modalign.comparison import Comparison
 from modalign.content import Message, Part, Response
 from modalign.draws import Draws
-from modalign.features import FeatureCache
 from modalign.heads import LinearHead
 from modalign.model import Model
 from modalign.objectives import DPO, BradleyTerry, Objective

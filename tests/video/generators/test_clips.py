@@ -13,10 +13,10 @@ from torch import Tensor
 from modalign.comparison import Comparison
 from modalign.config import AdapterConfig, GenerationConfig
 from modalign.content import Message, Part, Response
-from modalign.denoiser import DenoisingDecoder
+from modalign.decoders.denoiser import DenoisingDecoder
+from modalign.decoders.generating import FITTED
 from modalign.draws import Draws
 from modalign.errors import ConfigError, DataError, ModelError
-from modalign.generating import FITTED
 from modalign.integrations.diffusers.denoiser import PipelineDenoiser
 from modalign.loading import load
 from modalign.objectives import DPO

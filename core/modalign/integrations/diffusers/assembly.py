@@ -13,7 +13,7 @@ from torch import nn
 
 from modalign.config import GenerationConfig
 from modalign.content import Part
-from modalign.generating import GeneratorAssembly, GeneratorPreparer
+from modalign.decoders.generating import GeneratorAssembly, GeneratorPreparer
 from modalign.integrations.diffusers.denoiser import PipelineDenoiser
 from modalign.integrations.diffusers.family import Family
 from modalign.integrations.diffusers.index import OPTIONS

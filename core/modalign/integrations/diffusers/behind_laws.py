@@ -13,7 +13,7 @@ from torch import Tensor
 
 from modalign.config import GenerationConfig
 from modalign.connectors.conditioner import Conditioner
-from modalign.denoiser import DenoisingDecoder
+from modalign.decoders.denoiser import DenoisingDecoder
 from modalign.errors import ModelError
 from modalign.integrations.diffusers.denoiser import PipelineDenoiser
 from modalign.integrations.diffusers.family import Family

@@ -12,18 +12,18 @@ from typing import Final, Self, cast, final
 import torch
 from torch import Tensor, nn
 
-from modalign.backprop import Route
 from modalign.batch import Medium
 from modalign.config import GenerationConfig
 from modalign.connectors.conditioner import Wanted, Wide
 from modalign.content import Part
-from modalign.denoiser import Denoiser
+from modalign.decoders.backprop import Route
+from modalign.decoders.denoiser import Denoiser
+from modalign.decoders.generating import ASKED, FITTED, WORDS, prompt_medium
+from modalign.decoders.readers import Condition
 from modalign.errors import ModelError
-from modalign.generating import ASKED, FITTED, WORDS, prompt_medium
 from modalign.integrations.diffusers.family import Family, device_of, type_of
 from modalign.integrations.diffusers.parts import Source, away, release, restore
 from modalign.integrations.diffusers.routed import routed
-from modalign.readers import Condition
 from modalign.timeline import Timeline
 
 _SAID: Final = ("two red circles", "a sound in the evening")  #: prompts of which all that is said differs

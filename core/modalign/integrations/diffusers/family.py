@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from modalign.config import Config, GenerationConfig
 from modalign.content import Part
+from modalign.decoders.generating import Buckets, Fit
+from modalign.decoders.readers import Condition
 from modalign.denoising import Process
 from modalign.errors import ConfigError, ModelError
-from modalign.generating import Buckets, Fit
 from modalign.integrations.diffusers.process import Scheduler, process_of
-from modalign.readers import Condition
 from modalign.timeline import Timeline, no_time
 
 

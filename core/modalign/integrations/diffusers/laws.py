@@ -20,10 +20,10 @@ from modalign.batch import Batch, Medium
 from modalign.comparison import Comparison
 from modalign.config import AdapterConfig, GenerationConfig
 from modalign.content import Message, Part
-from modalign.denoiser import DenoisingDecoder
+from modalign.decoders.denoiser import DenoisingDecoder
+from modalign.decoders.generating import FITTED, prompt_medium
 from modalign.draws import Draws
 from modalign.errors import DataError
-from modalign.generating import FITTED, prompt_medium
 from modalign.integrations.diffusers.behind_laws import check_behind
 from modalign.integrations.diffusers.denoiser import PipelineDenoiser
 from modalign.integrations.diffusers.family import Family, Pipeline

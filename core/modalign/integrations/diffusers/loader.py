@@ -12,9 +12,9 @@ from pydantic import ValidationError
 from torch import nn
 
 from modalign.config import Config, ModelConfig
-from modalign.denoiser import DenoisingDecoder
+from modalign.decoders.denoiser import DenoisingDecoder
+from modalign.decoders.generating import GeneratorPreparer
 from modalign.errors import ConfigError, ModelError
-from modalign.generating import GeneratorPreparer
 from modalign.integrations import peft
 from modalign.integrations.diffusers.assembly import PipelineAssembly
 from modalign.integrations.diffusers.denoiser import PipelineDenoiser
@@ -22,9 +22,9 @@ from modalign.integrations.diffusers.family import Family, Pipeline
 from modalign.integrations.diffusers.index import adapted, index, options_of
 from modalign.integrations.diffusers.parts import Source
 from modalign.model import Model
+from modalign.registration.targets import resolve
 from modalign.registry import registry
 from modalign.roles import Loader, MediaSettings
-from modalign.targets import resolve
 from modalign.world.source import words_modality
 
 _LOG = logging.getLogger("modalign")

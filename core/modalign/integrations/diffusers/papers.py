@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from modalign.batch import Batch, Medium
-from modalign.denoiser import Denoiser, DenoisingDecoder
+from modalign.decoders.denoiser import Denoiser, DenoisingDecoder
+from modalign.decoders.readers import Condition
 from modalign.denoising import Prediction
 from modalign.draws import Draws
 from modalign.integrations.diffusers.denoiser import PipelineDenoiser
-from modalign.readers import Condition
 
 
 @final

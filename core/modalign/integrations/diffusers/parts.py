@@ -10,8 +10,8 @@ from typing import Final, Protocol, cast, final
 import torch
 from torch import Tensor, nn
 
+from modalign.caching.fingerprint import fingerprint
 from modalign.errors import ModelError
-from modalign.fingerprint import fingerprint
 from modalign.integrations.diffusers.family import type_of
 
 _MARK: Final = "_modalign_away"  #: on a part, so that whoever shares it knows too

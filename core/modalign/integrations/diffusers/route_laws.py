@@ -12,9 +12,9 @@ from typing import Final, cast
 import torch
 from torch import Tensor
 
-from modalign.backprop import Route
-from modalign.denoiser import DenoisingDecoder
-from modalign.generating import prompt_medium
+from modalign.decoders.backprop import Route
+from modalign.decoders.denoiser import DenoisingDecoder
+from modalign.decoders.generating import prompt_medium
 from modalign.integrations.diffusers.denoiser import PipelineDenoiser
 from modalign.integrations.diffusers.family import Family
 from modalign.integrations.diffusers.recording import noted, recorded

@@ -14,7 +14,7 @@ from typing import Protocol, cast, final
 import torch
 from torch import Tensor, nn
 
-from modalign.backprop import Route
+from modalign.decoders.backprop import Route
 from modalign.integrations.diffusers.family import Family
 
 

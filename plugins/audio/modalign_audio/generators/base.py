@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from modalign.config import Config, GenerationConfig
 from modalign.content import Part
+from modalign.decoders.generating import Fit
 from modalign.errors import ConfigError, DataError
 from modalign.frozen import empty
-from modalign.generating import Fit
 from modalign.integrations.diffusers.family import Family, Pipeline, type_of
 from modalign.roles import Content
 from modalign.timeline import Timeline

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from modalign.config import Config, GenerationConfig
 from modalign.content import Part
+from modalign.decoders.generating import Fit
 from modalign.errors import ConfigError
-from modalign.generating import Fit
 from modalign.integrations.diffusers.family import Family, Pipeline, type_of
 from modalign.roles import Content
 from modalign_image.generators.shapes import aspect_sizes, check_buckets, check_shapes, shape_gap

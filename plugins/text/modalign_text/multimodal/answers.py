@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from modalign.batch import Medium
-from modalign.features import FeatureCache
-from modalign.memo import Memo
-from modalign.structure import apart, together
+from modalign.caching.features import FeatureCache
+from modalign.caching.memo import Memo
+from modalign.caching.structure import apart, together
 
 _LOG = logging.getLogger("modalign")
 _ROOT: Final = "encoding"  #: as `FeatureCache` names a tensor

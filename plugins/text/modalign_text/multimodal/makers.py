@@ -16,14 +16,14 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from modalign.batch import Medium, own
-from modalign.codes import CODES, CodeDecoder
 from modalign.config import DecoderConfig, ModelConfig
 from modalign.connectors.conditioner import Conditioner
 from modalign.content import Part
-from modalign.denoiser import DenoisingDecoder
+from modalign.decoders.codes import CODES, CodeDecoder
+from modalign.decoders.denoiser import DenoisingDecoder
+from modalign.decoders.generating import Buckets, GeneratorAssembly
 from modalign.errors import CheckpointError, ConfigError, ModelError
 from modalign.frozen import empty
-from modalign.generating import Buckets, GeneratorAssembly
 from modalign.loading import load
 from modalign.registry import registry
 from modalign.roles import Adapters, Decoder, EncodedSegment

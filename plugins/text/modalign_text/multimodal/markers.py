@@ -12,8 +12,8 @@ from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerBase
 
 from modalign.batch import Medium
-from modalign.codes import CodeDecoder
 from modalign.content import Part
+from modalign.decoders.codes import CodeDecoder
 from modalign.errors import DataError
 from modalign.frozen import empty
 from modalign.roles import Connector, Content, EncodedSegment, Encoder, MediaSettings

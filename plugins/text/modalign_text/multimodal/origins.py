@@ -9,11 +9,11 @@ from typing import Final, final
 
 from pydantic import Field
 
-from modalign.admission import Entry
 from modalign.config import Config
-from modalign.discovery import OWN
 from modalign.errors import PluginError
-from modalign.kinds import KINDS
+from modalign.registration.admission import Entry
+from modalign.registration.discovery import OWN
+from modalign.registration.kinds import KINDS
 from modalign.registry import registry
 
 _NAME: Final = r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?"  #: of a distribution, https://peps.python.org/pep-0508

@@ -9,10 +9,10 @@ from typing import Final
 
 import torch
 
-from modalign.codes import CodeDecoder
 from modalign.comparison import Comparison
 from modalign.config import DecoderConfig, EncoderConfig, ModelConfig
 from modalign.connectors.conditioner import Conditioner, Wanted
+from modalign.decoders.codes import CodeDecoder
 from modalign.errors import ConfigError, DataError, ModelError, PluginError
 from modalign.loading import check_path, claim
 from modalign.registry import registry

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from modalign.config import Config, GenerationConfig
 from modalign.content import Part
+from modalign.decoders.generating import Fit
 from modalign.errors import ConfigError, DataError, ModelError
-from modalign.generating import Fit
 from modalign.integrations.diffusers.family import Pipeline
 from modalign.roles import Content
 from modalign.timeline import Timeline

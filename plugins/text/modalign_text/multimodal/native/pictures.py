@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, ProcessorMixin
 
 from modalign.batch import Medium
-from modalign.codes import CODES
+from modalign.caching.memo import Memo
 from modalign.content import Part
+from modalign.decoders.codes import CODES
 from modalign.errors import ModelError, ShapeError
 from modalign.frozen import empty
-from modalign.memo import Memo
 from modalign.roles import GIVEN
 from modalign_text.multimodal.keeping import Kept
 

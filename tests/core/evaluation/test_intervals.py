@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from modalign.intervals import paired
+from modalign.evaluation.intervals import paired
 
 
 def test_the_difference_is_that_of_the_shares_and_swapping_negates_it() -> None:

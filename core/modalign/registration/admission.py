@@ -13,10 +13,10 @@ from typing import Literal, TypeVar, cast, final
 import pluggy
 from packaging.utils import canonicalize_name
 
-from modalign.discovery import OWN, Found, absent, obstacle
 from modalign.errors import MissingExtra, ModalignError, PluginError
 from modalign.hookspecs import Hooks, hookimpl
-from modalign.kinds import KINDS, mismatch
+from modalign.registration.discovery import OWN, Found, absent, obstacle
+from modalign.registration.kinds import KINDS, mismatch
 
 _PREFIX = "register_"
 

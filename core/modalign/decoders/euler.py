@@ -11,7 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from modalign.backprop import Route
+from modalign.decoders.backprop import Route
 
 
 def sample(

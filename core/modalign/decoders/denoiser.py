@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Final, cast, final
 import torch
 from torch import Tensor, nn
 
-from modalign.backprop import Backprop, Route
 from modalign.batch import Batch, Medium, Segment
 from modalign.config import GenerationConfig
 from modalign.content import Part
+from modalign.decoders.backprop import Backprop, Route
+from modalign.decoders.readers import CONDITIONS, LATENTS, Condition, missing, read
 from modalign.denoising import Process
 from modalign.draws import Draws
 from modalign.errors import DataError, ModelError
 from modalign.frozen import empty
 from modalign.layout import Layout
 from modalign.ops.squared_error import squared_error
-from modalign.readers import CONDITIONS, LATENTS, Condition, missing, read
 from modalign.roles import Decoder
 from modalign.scores import UnitKind, Units
 from modalign.timeline import Timeline, no_time
@@ -214,7 +214,7 @@ class DenoisingDecoder(Decoder):
         )
 
     def judged(self, batch: Batch, draws: Draws, backprop: Backprop) -> Tensor:
-        from modalign.making import judge  # it reads prompts, which this needs nothing of
+        from modalign.decoders.making import judge  # it reads prompts, which this needs nothing of
 
         found = judge(self.denoiser, self.modality, batch, draws, backprop)
         traced = found.requires_grad or not torch.is_grad_enabled()

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from modalign.batch import Medium
+from modalign.caching.memo import Memo
 from modalign.errors import ConfigError
-from modalign.memo import Memo
 
 if TYPE_CHECKING:
-    from modalign.denoiser import Denoiser
-    from modalign.features import FeatureCache
+    from modalign.caching.features import FeatureCache
+    from modalign.decoders.denoiser import Denoiser
 
 Condition: TypeAlias = Mapping[str, Tensor]
 

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from modalign.batch import Batch, Medium, Segment, Targets
-from modalign.denoiser import Denoiser, DenoisingDecoder
+from modalign.decoders.denoiser import Denoiser, DenoisingDecoder
+from modalign.decoders.readers import Condition
 from modalign.denoising import Process
 from modalign.draws import DrawKey, Draws
 from modalign.errors import DataError, ModelError
 from modalign.layout import Layout
-from modalign.readers import Condition
 from modalign.scores import Units
 
 ASKED, NOTHING = "asked", "nothing"

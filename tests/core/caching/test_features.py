@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from modalign.features import FeatureCache
+from modalign.caching.features import FeatureCache
 from modalign.objectives import DPO
 from modalign.testing import toy_model, toy_pairs
 from modalign.testing.doubles import ToyEncoder
@@ -99,7 +99,7 @@ def test_names_differ_while_files_are_written_by_processes_of_one_number(
         written.append(place)
         save_file(tensors, place, metadata=metadata)
 
-    monkeypatch.setattr("modalign.features.save_file", note)
+    monkeypatch.setattr("modalign.caching.features.save_file", note)
     cache, encoder = FeatureCache(tmp_path), ToyEncoder()
     for _ in range(2):
         cache.put(encoder, "ab" * 32, torch.ones(2, 16))
@@ -120,7 +120,7 @@ def test_an_encoder_that_trains_says_once_that_nothing_is_kept(
 _WRITER = """
 import sys, torch
 from pathlib import Path
-from modalign.features import FeatureCache
+from modalign.caching.features import FeatureCache
 from modalign.testing.doubles import ToyEncoder
 torch.manual_seed(0)
 cache, encoder = FeatureCache(Path(sys.argv[1])), ToyEncoder()

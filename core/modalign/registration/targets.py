@@ -5,12 +5,12 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
-from modalign.admission import describe_error, quietly
 from modalign.errors import PluginError
-from modalign.kinds import KINDS
+from modalign.registration.admission import describe_error, quietly
+from modalign.registration.kinds import KINDS
 
 if TYPE_CHECKING:
-    from modalign.admission import Entry
+    from modalign.registration.admission import Entry
 
 
 def resolve(target: str) -> object:

@@ -18,9 +18,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from modalign.fingerprint import fingerprint
+from modalign.caching.fingerprint import fingerprint
+from modalign.caching.structure import Json, apart, together
 from modalign.frozen import empty
-from modalign.structure import Json, apart, together
 
 _LOG = logging.getLogger("modalign")
 _NAME: Final = "encoding"
@@ -93,7 +93,7 @@ class FeatureCache:
     ) -> None:
         """Store an encoding; what is there already is replaced by the same. A `TypeError` where it has no such form.
 
-        without: names of tensors that nobody reads; see `modalign.structure.apart`.
+        without: names of tensors that nobody reads; see `modalign.caching.structure.apart`.
         """
         tensors, rest = apart(encoding, _NAME, without)
         beside = [name for name, one in tensors.items() if one.device == _device(module)]

@@ -15,7 +15,7 @@ from modalign.frozen import empty
 
 if TYPE_CHECKING:
     from modalign.batch import Medium
-    from modalign.features import FeatureCache
+    from modalign.caching.features import FeatureCache
     from modalign.roles import Encoder
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from modalign.errors import ShapeError
-from modalign.intervals import wilson
+from modalign.evaluation.intervals import wilson
 
 _Z = 1.959963984540054  #: of a 95 % interval
 

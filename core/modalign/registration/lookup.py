@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from modalign.discovery import OWN
 from modalign.errors import PluginError
-from modalign.kinds import KINDS
+from modalign.registration.discovery import OWN
+from modalign.registration.kinds import KINDS
 
 if TYPE_CHECKING:
-    from modalign.admission import Entry, PluginRecord
+    from modalign.registration.admission import Entry, PluginRecord
 
 
 def by_modality(known: Mapping[str, Entry]) -> dict[str, str]:

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, cast, final
 import torch
 from torch import Tensor
 
-from modalign.backprop import Backprop, Route
 from modalign.batch import Batch, Medium
+from modalign.decoders.backprop import Backprop, Route
+from modalign.decoders.generating import WORDS
 from modalign.draws import DrawKey, Draws
 from modalign.errors import ModelError, ShapeError
-from modalign.generating import WORDS
 
 if TYPE_CHECKING:
-    from modalign.denoiser import Denoiser
+    from modalign.decoders.denoiser import Denoiser
 
 
 @final

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from modalign.structure import apart, together
+from modalign.caching.structure import apart, together
 
 
 @dataclass

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from modalign.calibration import (
+from modalign.errors import ShapeError
+from modalign.evaluation.calibration import (
     Confusion,
     agreement,
     auroc,
@@ -20,8 +21,7 @@ from modalign.calibration import (
     confusion,
     reliability,
 )
-from modalign.errors import ShapeError
-from modalign.intervals import wilson
+from modalign.evaluation.intervals import wilson
 
 LISTS = st.lists(st.tuples(st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.8, 1.0]), st.booleans()), min_size=1, max_size=30)
 

@@ -1,0 +1,1 @@
+"""What predictions are worth, as pure functions: agreement, calibration, intervals."""

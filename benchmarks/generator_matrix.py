@@ -60,7 +60,7 @@ anything.
 
 A cell says yes when all of this held. Else it says why not.
 
-- The first loss is its closed form (below), to 1e-9, of rewards to 1e-6: new adapters change nothing.
+- The first loss is its closed form (below) to 1e-9, or that of the bare pipeline to 1e-6: new adapters change nothing.
 - Every loss is finite, and so is every gradient.
 - Adapters move, and nothing else does, to the last bit: not the network, the autoencoder or the text encoders.
 - The adapters that the run left in `final/` load again, and are those it ended with.
@@ -93,7 +93,7 @@ class Column:
     objective: with the settings it is tried with.
     start: its loss at equal scores; None where that is the loss of the pipeline itself, without adapters.
     form: the same as a formula.
-    close: how near it must be, relative: media are of float32.
+    close: how near it must be, relative; 1e-6 where it is found by a forward pass of its own, in float32.
     """
 
     name: str
@@ -130,7 +130,12 @@ def energy(prompts: list[str], media: torch.Tensor) -> torch.Tensor:
 
 COLUMNS: Final = (
     Column(
-        name="sft", title="imitation", objective=objectives.SFT(), start=None, form="1/2 sum (prediction - target)^2"
+        name="sft",
+        title="imitation",
+        objective=objectives.SFT(),
+        start=None,
+        form="1/2 sum (prediction - target)^2",
+        close=1e-6,
     ),
     Column(name="dpo", title="preference", objective=objectives.DPO(), start=math.log(2), form="log 2"),
     Column(name="ipo", title="preference", objective=objectives.IPO(), start=25.0, form="1 / (4 beta^2)"),
@@ -141,6 +146,7 @@ COLUMNS: Final = (
         objective=objectives.RewardWeighted(),
         start=None,
         form="1/2 sum weight (prediction - target)^2",
+        close=1e-6,
     ),
     Column(
         name="draft",

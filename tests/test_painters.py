@@ -112,15 +112,18 @@ def test_writing_is_seeded_whole_and_alone(student: tuple[str, Path]) -> None:
 def test_models_and_adapters_are_saved_and_load_again(student: tuple[str, Path], tmp_path: Path) -> None:
     _, folder = student
     model = load(str(folder), adapter=AdapterConfig(r=2))
+    plain = written(model, "Show me this: count two.")[0]
     made = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for value in model.trainable().values():
-            value.copy_(torch.randn(value.shape, generator=made) * 0.3)
+            value.copy_(torch.randn(value.shape, generator=made) * 0.1)
     before = written(model, "Show me this: count two.")[0]
+    assert (before - plain).abs().max() > 0.1
     model.save(tmp_path / "adapter")
     model.save(tmp_path / "merged", merge=True)
     for name in ("adapter", "merged"):
-        torch.testing.assert_close(written(load(str(tmp_path / name)), "Show me this: count two.")[0], before)
+        again = written(load(str(tmp_path / name)), "Show me this: count two.")[0]
+        torch.testing.assert_close(again, before, rtol=0, atol=1e-3)  # merging sums in another order
 
 
 def test_media_of_another_size_are_refused(student: tuple[str, Path]) -> None:

@@ -51,9 +51,9 @@ def test_dpo_wins_where_it_beats_the_start_and_the_control_beyond_chance() -> No
     won = ensemble(40, 60, 20)
     assert won.won
     assert won.verdict.startswith("One preference over all modalities helped, imitation did not: all right at once")
-    assert "agreement, sound; of 4." in won.verdict
+    assert "Of 4 measures taken by themselves, these rose beyond chance: agreement, sound." in won.verdict
     assert not ensemble(40, 41, 20).won  # 1.96 sqrt(.01 - .01^2) / 10 = .0195, more than the .01 gained
     assert not ensemble(40, 60, 60).won
     assert "did NOT beat" in ensemble(40, 30, 20).verdict
-    assert "beyond chance: none; of 4." in ensemble(40, 40, 20).verdict
+    assert "Of 4 measures taken by themselves, these rose beyond chance: none." in ensemble(40, 40, 20).verdict
     assert won.seconds == 3.0

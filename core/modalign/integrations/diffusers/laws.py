@@ -64,6 +64,7 @@ LAWS: Final = (
     "adapters_load_in_the_pipeline",
 )
 _SAVING: Final = LAWS[-2:]
+_WRITTEN: Final = 1e-3  # of values of media: what another order of the same sums becomes in a few steps of a sampler
 
 
 @final
@@ -243,7 +244,9 @@ class FamilyLaws:
         require(torch.equal(together[0], _values(model, _PROMPTS, seed=1)[0]), "equal seeds write the same")
         require(not torch.equal(together[0], _values(model, _PROMPTS, seed=2)[0]), "other seeds write something else")
         alone = _values(model, _PROMPTS[:1], seed=1)[0]
-        require(torch.allclose(together[0], alone, atol=1e-4), "a prompt's medium does not depend on its neighbours")
+        require(
+            torch.allclose(together[0], alone, atol=_WRITTEN), "a prompt's medium does not depend on its neighbours"
+        )
 
     def spans_add_up(self) -> None:
         """Latents last as long as their medium, and spans of it that complement one another are the whole; media
@@ -308,7 +311,7 @@ class FamilyLaws:
         base = kind.from_pretrained(self.folder, local_files_only=True)
         before = self._written_by(base)
         written = _values(model, _PROMPTS, seed=1)[0]
-        require(not torch.allclose(before, written, atol=1e-4), "the adapters matter")
+        require(not torch.allclose(before, written, atol=50 * _WRITTEN), "the adapters matter")
         model.save(place / "adapter")
         if hasattr(kind, "load_lora_weights"):
             base.load_lora_weights(place / "adapter", weight_name="pytorch_lora_weights.safetensors")  # pyright: ignore[reportAttributeAccessIssue]
@@ -317,7 +320,7 @@ class FamilyLaws:
         self._same_as(model, kind.from_pretrained(place / "merged", local_files_only=True))
         again = load(str(place / "adapter"), options=self.options).eval()
         found = _values(again, _PROMPTS, seed=1)[0]
-        require(torch.allclose(found, written, atol=1e-4), "adapters that were saved load again")
+        require(torch.allclose(found, written, atol=_WRITTEN), "adapters that were saved load again")
 
     def _scored(self, spans: Spans) -> Tensor:
         """Scores of chosen and rejected, ``b 2``, where these spans of the chosen are scored."""
@@ -345,7 +348,7 @@ class FamilyLaws:
     def _same_as(self, model: Model, pipe: Pipeline) -> None:
         ours, theirs = _values(model, _PROMPTS, seed=1)[0], self._written_by(pipe)
         require(
-            torch.allclose(ours, theirs, atol=1e-4), f"the pipeline writes the same ({(ours - theirs).abs().max()})"
+            torch.allclose(ours, theirs, atol=_WRITTEN), f"the pipeline writes the same ({(ours - theirs).abs().max()})"
         )
 
     def _written_by(self, pipe: Pipeline) -> Tensor:

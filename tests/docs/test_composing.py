@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from modalign.training.storage.metricslog import read_metrics
-from tiny_hub import BLOCK, at_home, check_refused, fill, run
+from tiny_hub import BLOCK, QUIET, check_refused, run
 
 PAGE = (Path(__file__).parents[2] / "docs/composing.md").read_text()
 USED, WRONG = PAGE.split("## Mistakes")
@@ -19,24 +19,14 @@ COMMANDS = re.findall(
     r'^```bash\n(modalign [^\n]*)\n```\n\n(?:```json title="[^"]+"\n.*?^```\n\n)?```text\n(.*?)^```', WRONG, re.M | re.S
 )
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:.past_key_values. is deprecated:FutureWarning"),
-]
-
-
-@pytest.fixture(scope="module")
-def there(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("composing")
-    fill(folder, PAGE)
-    return folder
+pytestmark = [*QUIET, pytest.mark.usefixtures("walked")]
 
 
 @pytest.fixture(autouse=True)
-def _at_home(there: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _own_codec(there: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What the page writes is imported from where it is written."""
     monkeypatch.syspath_prepend(there)
-    with at_home(there, monkeypatch):
-        yield
+    yield
     sys.modules.pop("brightness", None)
 
 

@@ -9,17 +9,12 @@ import pytest
 
 from modalign.data import check, read
 from modalign.training.storage.metricslog import read_metrics
-from tiny_hub import BLOCK, at_home, fill, run
+from tiny_hub import BLOCK, QUIET, at_home, fill, run
 
 DOCS = Path(__file__).parents[2] / "docs"
 SHOWN = {"text-to-image": ("<img", "*.png"), "text-to-audio": ("<audio", "*.wav"), "text-to-video": ("<video", "*.mp4")}
 
-pytestmark = [
-    # Schedulers of diffusers 0.42.1 make an array of a tensor, which torch 2.14 answers as numpy before 2.0 asked it.
-    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"),
-    # AudioLDM 2 of diffusers 0.42.1 has GPT-2 go on from what it kept, by the name that had before transformers 5.24.
-    pytest.mark.filterwarnings("ignore:.past_key_values. is deprecated:FutureWarning"),
-]
+pytestmark = QUIET
 
 
 def flag(line: str, name: str) -> str | None:

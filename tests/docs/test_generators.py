@@ -4,7 +4,7 @@ import importlib
 import importlib.util
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Final, Protocol, cast
@@ -25,14 +25,9 @@ from modalign.integrations.diffusers.denoiser import PipelineDenoiser
 from modalign.integrations.peft import LoraAdapters
 from modalign.objectives import DPO
 from modalign.training.storage.metricslog import read_metrics
-from tiny_hub import BLOCK, LOAD, TINY, at_home, fill, local, run
+from tiny_hub import BLOCK, LOAD, QUIET, TINY, local, run
 
-pytestmark = [
-    # Schedulers of diffusers 0.42.1 make an array of a tensor, which torch 2.14 answers as numpy before 2.0 asked it.
-    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"),
-    # AudioLDM 2 of diffusers 0.42.1 has GPT-2 go on from what it kept, by the name that had before transformers 5.24.
-    pytest.mark.filterwarnings("ignore:.past_key_values. is deprecated:FutureWarning"),
-]
+pytestmark = [*QUIET, pytest.mark.usefixtures("walked")]
 
 PAGE = (Path(__file__).parents[2] / "docs/generators.md").read_text()
 USED, WRONG = PAGE.split("## Mistakes")
@@ -46,20 +41,6 @@ MODELS: Final[dict[str, tuple[str, dict[str, object]]]] = {
     "clips": ("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", {"num_frames": 33}),
     "pictures": ("stable-diffusion-v1-5/stable-diffusion-v1-5", {"height": 512, "width": 512}),
 }
-
-
-@pytest.fixture(scope="module")
-def there(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the files and rows of the page, and a tiny pipeline for each that it names."""
-    folder = tmp_path_factory.mktemp("walk")
-    fill(folder, PAGE)
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def _at_home(there: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with at_home(there, monkeypatch):
-        yield
 
 
 # --- the walk ------------------------------------------------------------------------------------------------------

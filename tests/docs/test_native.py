@@ -5,36 +5,19 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from modalign.training.storage.metricslog import read_metrics
 from modalign_text.multimodal.native.testing import NATIVE
-from tiny_hub import BLOCK, at_home, check_refused, fill, run
+from tiny_hub import BLOCK, QUIET, check_refused, run
 
 PAGE = (Path(__file__).parents[2] / "docs/native.md").read_text()
 USED, WRONG = PAGE.split("## Mistakes")
 COMMANDS = re.findall(r"^```bash\n(modalign [^\n]*)\n```\n\n```text\n(.*?)^```", WRONG, re.M | re.S)
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:.past_key_values. is deprecated:FutureWarning"),
-]
-
-
-@pytest.fixture(scope="module")
-def there(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("native")
-    fill(folder, PAGE)
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def _at_home(there: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with at_home(there, monkeypatch):
-        yield
+pytestmark = [*QUIET, pytest.mark.usefixtures("walked")]
 
 
 @pytest.mark.timeout(600)

@@ -4,35 +4,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from modalign.training.storage.metricslog import read_metrics
 from task_matrix import ROWS
-from tiny_hub import BLOCK, at_home, fill, run
+from tiny_hub import BLOCK, QUIET, run
 
 PAGE = (Path(__file__).parents[2] / "docs/tasks.md").read_text()
 TASKS = re.findall(r'^```yaml title="tasks/(.*?)\.yaml"$', PAGE, re.M)
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:.past_key_values. is deprecated:FutureWarning"),
-]
-
-
-@pytest.fixture(scope="module")
-def there(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tasks")
-    fill(folder, PAGE)
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def _at_home(there: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with at_home(there, monkeypatch):
-        yield
+pytestmark = [*QUIET, pytest.mark.usefixtures("walked")]
 
 
 @pytest.mark.parametrize("task", TASKS)

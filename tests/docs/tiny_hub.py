@@ -42,6 +42,14 @@ BLOCK: Final = r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```'  #: of a page: its l
 LOAD: Final = modalign.loading.load
 assert vars(makers)["load"] is LOAD  # what generators are loaded by is taken before a page's own is put in its place
 
+#: warnings of libraries that nobody who follows a page can help
+QUIET: Final = [
+    # Schedulers of diffusers 0.42.1 make an array of a tensor, which torch 2.14 answers as numpy before 2.0 asked it.
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"),
+    # AudioLDM 2 of diffusers 0.42.1 has GPT-2 go on from what it kept, by the name that had before transformers 5.24.
+    pytest.mark.filterwarnings("ignore:.past_key_values. is deprecated:FutureWarning"),
+]
+
 Part = TypeVar("Part", EncoderConfig, DecoderConfig)
 
 #: what stands in for the models that pages name, and what makes them quick

@@ -126,6 +126,9 @@ class Denoiser(nn.Module, ABC):
             fix="write its `wanted`, which says what conditions it",
         )
 
+    def hears_states(self) -> None:
+        """From now on states condition the network: what reads prompts is not needed, and may leave memory."""
+
     @property
     def timeline(self) -> Timeline:
         """When each latent of a medium is; a `DataError` where media have no time."""

@@ -54,10 +54,10 @@ class PipelineAssembly(GeneratorAssembly):
         # parts that have left memory come back to be saved, and there may be room nowhere else
         here = torch.device("cpu")
         if self._lora is None:
-            with self.denoiser.whole(here):
+            with self.denoiser.whole(here, idle=True):
                 cast(_Saving, self.family.pipe).save_pretrained(folder, safe_serialization=True)
         elif merge:
-            with _Standing(self.family, self._merged()), self.denoiser.whole(here):
+            with _Standing(self.family, self._merged()), self.denoiser.whole(here, idle=True):
                 cast(_Saving, self.family.pipe).save_pretrained(folder, safe_serialization=True)
         else:
             self._lora.save(folder)

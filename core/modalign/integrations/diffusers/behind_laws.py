@@ -64,8 +64,14 @@ def check_behind(
     mine = denoiser(noisy, time.expand(len(noisy)), {name: one[: len(noisy)] for name, one in condition.items()})
     theirs = shaped(family, theirs)
     require(torch.allclose(mine, theirs, rtol=1e-4, atol=1e-5), f"off by {(mine - theirs).abs().max():.2g}")
+    denoiser.hears_states()
+    for part in denoiser.family.readers["conditions"]:
+        require(not list(part.parameters()), "text encoders that nothing needs have no weights")
     again = _painted(denoiser, condition, nothing, guidance=0.0)
-    require(all(one.equal(other) for one, other in zip(first, again, strict=True)), "equal seeds write the same")
+    require(
+        all(one.equal(other) for one, other in zip(first, again, strict=True)),
+        "equal seeds write the same, without the text encoders too",
+    )
     turned = {name: one.flip(0) for name, one in condition.items()}
     other = _painted(denoiser, turned, nothing, guidance=0.0)
     require(not torch.allclose(first[0], other[0], atol=1e-5), "what is written depends on the states")

@@ -5,7 +5,8 @@ b samples.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Final, Self, cast, final
 
@@ -22,7 +23,7 @@ from modalign.decoders.generating import ASKED, FITTED, WORDS, prompt_medium
 from modalign.decoders.readers import Condition
 from modalign.errors import ModelError
 from modalign.integrations.diffusers.family import Family, device_of, type_of
-from modalign.integrations.diffusers.parts import Source, away, release, restore
+from modalign.integrations.diffusers.parts import Source, away, release, restore, standing
 from modalign.integrations.diffusers.routed import routed
 from modalign.timeline import Timeline
 
@@ -47,6 +48,7 @@ class PipelineDenoiser(Denoiser):
         self.frozen.requires_grad_(False).eval()
         self.readers = cast("Mapping[str, nn.Module]", dict(self.frozen.items()))
         self.facts = {**family.facts, **family.fitting.facts}
+        self._idle: set[str] = set()
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
@@ -81,16 +83,42 @@ class PipelineDenoiser(Denoiser):
 
     @property
     def away(self) -> bool:
-        return any(away(part) for part in self._parts.values())
+        return any(away(part) for name, part in self._parts.items() if name not in self._idle)
 
     def release(self) -> None:
-        if self.source is not None:
-            for name, part in self._parts.items():
-                release(part, name, self.source)
+        self._release(self._parts)
 
     def restore(self, device: torch.device | None = None) -> None:
-        for part in self._parts.values():
-            restore(part, device or device_of(self.network))
+        self._restore(self._parts.keys() - self._idle, device)
+
+    def hears_states(self) -> None:
+        """The text encoders leave memory, and come back only while the whole pipeline is saved."""
+        if self.source is not None:
+            self._idle = self._parts.keys() & set(self.family.texts)
+            self._release(self._idle)
+
+    @contextmanager
+    def whole(self, device: torch.device | None = None, *, idle: bool = False) -> Iterator[None]:
+        """Within it the readers have their weights.
+
+        idle: also the text encoders that nothing needs.
+        """
+        with super().whole(device):
+            if idle:
+                self._restore(self._idle, device)
+            try:
+                yield
+            finally:
+                self._release(self._idle)
+
+    def _release(self, names: Iterable[str]) -> None:
+        if self.source is not None:
+            for name in names:
+                release(self._parts[name], name, self.source)
+
+    def _restore(self, names: Iterable[str], device: torch.device | None) -> None:
+        for name in names:
+            restore(self._parts[name], device or device_of(self.network))
 
     @cached_property
     def _parts(self) -> dict[str, nn.Module]:
@@ -145,7 +173,8 @@ class PipelineDenoiser(Denoiser):
             for said in (condition, nothing)
         )
         family = self.family.saying(given, against)
-        return family.parts(family.make([""] * len(sources), list(sources), config))
+        with standing([self._parts[name] for name in self._idle], like=self.network):
+            return family.parts(family.make([""] * len(sources), list(sources), config))
 
     def forward(self, noisy: Tensor, time: Tensor, condition: Condition) -> Tensor:
         kind = self._type

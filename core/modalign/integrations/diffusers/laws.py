@@ -290,7 +290,7 @@ class FamilyLaws:
 
     def states_stand_for_prompts(self) -> None:
         """Behind a backbone its pipeline calls the network with the states that it is scored with, or it refuses."""
-        check_behind(self.base, self.seen, self.shaped)
+        check_behind(self.model(), self.seen, self.shaped)
 
     def saved_pipelines_load(self, place: Path) -> None:
         """A pipeline saved here loads with diffusers' `from_pretrained` and writes what this one writes."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol, cast, final
@@ -12,9 +13,10 @@ from torch import Tensor, nn
 
 from modalign.caching.fingerprint import fingerprint
 from modalign.errors import ModelError
-from modalign.integrations.diffusers.family import type_of
+from modalign.integrations.diffusers.family import device_of, type_of
 
 _MARK: Final = "_modalign_away"  #: on a part, so that whoever shares it knows too
+_STAND: Final = "_modalign_stand"
 
 
 class _Class(Protocol):
@@ -97,7 +99,7 @@ def restore(part: nn.Module, device: torch.device) -> None:
             f"the weights of this pipeline's {mark.name} are not those that it was trained with",
             where=str(mark.folder / mark.name),
             got="other weights than had been loaded: they were changed since, in memory or in the folder",
-            fix="save the pipeline whole and train what was saved, or leave precompute_features out",
+            fix="save the pipeline whole and train what was saved; where features are precomputed, leave that out",
         )
     moved: dict[int, nn.Parameter] = {}  # those that several modules share stay one
     for path, value in found.items():
@@ -106,6 +108,22 @@ def restore(part: nn.Module, device: torch.device) -> None:
             moved[id(value)] = nn.Parameter(value.detach().to(device), requires_grad=False)
         setattr(owner, leaf, moved[id(value)])
     delattr(part, _MARK)
+
+
+@contextmanager
+def standing(parts: Iterable[nn.Module], like: nn.Module) -> Iterator[None]:
+    """Within it parts without weights say that they are where another is, and of its type: pipelines ask them that.
+
+    like: the other.
+    """
+    empty = {id(part): part for part in parts if away(part)}.values()
+    for part in empty:
+        part.register_parameter(_STAND, nn.Parameter(torch.empty(0, dtype=type_of(like), device=device_of(like))))
+    try:
+        yield
+    finally:
+        for part in empty:
+            delattr(part, _STAND)
 
 
 def _load(part: nn.Module, mark: _Away) -> nn.Module:
@@ -119,7 +137,7 @@ def _load(part: nn.Module, mark: _Away) -> nn.Module:
             f"the {mark.name} of this pipeline had left memory, and cannot be loaded again",
             where=str(mark.folder / mark.name),
             got=f"{type(error).__name__}: {' '.join(str(error).split())[:600]}",
-            fix="put the folder back as it was, or leave precompute_features out",
+            fix="put the folder back as it was; where features are precomputed, leave that out",
         ) from error
 
 

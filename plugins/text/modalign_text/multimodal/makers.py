@@ -267,6 +267,7 @@ def _maker(
     except ConfigError as error:
         place = f"{where}.connector" + (f".{error.where}" if error.where else "")
         raise ConfigError(error.what, where=place, got=error.got, fix=error.fix) from error
+    decoder.denoiser.hears_states()
     return Generator(decoder=decoder, assembly=made.assembly, weight=config.weight)
 
 

@@ -55,6 +55,16 @@ def test_equal_seeds_distort_equally_and_leave_what_was_given(kind: str) -> None
     assert torch.equal(clip, before)
 
 
+def test_equal_frames_give_equal_bytes_wherever_memory_lies() -> None:
+    clip, options = moving(1), {"crf": "40", "preset": "veryfast"}
+    between = [torch.zeros(1)] * 8
+    found: set[bytes] = set()
+    for number in range(60):
+        between[number % 8] = torch.ones(1 + (number * 7919) % 20011)  # else each clip would lie where the last one did
+        found.add(mp4(clip, 25.0, options=options))
+    assert len(found) == 1
+
+
 @pytest.mark.parametrize("kind", ["blur", "coarse", "faded"])
 def test_what_smooths_makes_edges_weaker(kind: str) -> None:
     assert sharpness(distort(kind, moving())) < 0.7 * sharpness(moving())

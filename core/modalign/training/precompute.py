@@ -66,7 +66,8 @@ def precompute(parts: Parts, *, stopped: Callable[[], bool]) -> None:
     decoders = _decoders(parts.model)
     for decoder in decoders:
         decoder.release()
-    if parts.model.assembly.adapters is None or config.merge_adapter:
+    behind = parts.model.backbone is not None  # there each generator says by itself whether it is saved whole
+    if parts.model.assembly.adapters is None or config.merge_adapter or behind:
         # what is saved at the end needs them: better no run than one that has nothing to show for it
         parts.ranks.on_main(lambda: _rehearse(decoders))
     log.info("features are in %s; what made them has left memory", config.feature_cache)

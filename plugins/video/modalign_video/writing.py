@@ -26,8 +26,8 @@ _FINE = MappingProxyType({"crf": "12"})  #: H.264's constant rate factor: 0 keep
 def mp4(frames: Tensor, rate: float, *, codec: str = "libx264", options: Mapping[str, str] = _FINE) -> bytes:
     """Encoded frames; where their height or width is odd the last row or column is repeated, as codecs need pairs.
 
-    Equal frames give equal bytes, on every machine: on more than one thread x264 decides by what is ready first, and
-    the sums of its macroblock tree depend on the processor and on where memory lies, unless they are told not to.
+    Equal frames give equal bytes: everything runs on one thread, since on more x264 decides by what is ready first; and
+    it is told to add up alike on every processor, since else what it adds up depends on where memory lies as well.
 
     frames: ``t 3 h w`` of uint8.
     rate: frames per second.
@@ -38,7 +38,10 @@ def mp4(frames: Tensor, rate: float, *, codec: str = "libx264", options: Mapping
     even = even_sized(frames)
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
-        said = {**options, "threads": "1", **({"x264-params": "cpu-independent=1"} if codec == "libx264" else {})}
+        said = {**options, "threads": "1"}
+        if codec == "libx264":
+            own = options.get("x264-params")
+            said["x264-params"] = "cpu-independent=1" + (f":{own}" if own else "")
         stream = cast("VideoStream", container.add_stream(codec, exact_rate(rate), options=said))
         stream.height, stream.width, stream.pix_fmt = even.shape[2], even.shape[3], _PIXELS
         for frame in rearrange(even, "t c h w -> t h w c"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import cast
 
+import huggingface_hub.constants
 import pytest
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
@@ -15,6 +16,7 @@ from modalign.content import Message, Part
 from modalign.data import read
 from modalign.decoders.denoiser import Denoiser
 from modalign.errors import ConfigError, ModelError
+from modalign.integrations.diffusers.parts import place_of
 from modalign.model import Model
 from modalign.objectives import DPO, DRaFT
 from modalign.testing import toy_model, toy_pairs
@@ -98,6 +100,20 @@ def test_a_whole_pipeline_is_saved_though_parts_were_away(folder: Path, tmp_path
     again = train(model, tmp_path / "again")  # a second run of the same model has all of it
     assert again
     assert held(model) > 0
+
+
+def test_an_id_lies_in_the_folder_of_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    for commit in ("a" * 40, "b" * 40):
+        place = tmp_path / "models--org--sd3/snapshots" / commit
+        place.mkdir(parents=True)
+        (place / "model_index.json").write_text("{}")  # of the rest of a repository a pipeline has not every file
+        (place.parent.parent / "refs").mkdir(exist_ok=True)
+        (place.parent.parent / "refs/main").write_text(commit)
+        assert place_of("org/sd3") == place
+    assert place_of("org/sd3", "a" * 40).name == "a" * 40
+    monkeypatch.chdir(tmp_path)
+    assert place_of("models--org--sd3").is_absolute()
 
 
 def test_parts_that_changed_on_disk_are_not_taken_for_those_that_left(folder: Path, tmp_path: Path) -> None:

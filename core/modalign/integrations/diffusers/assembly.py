@@ -54,10 +54,10 @@ class PipelineAssembly(GeneratorAssembly):
         # parts that have left memory come back to be saved, and there may be room nowhere else
         here = torch.device("cpu")
         if self._lora is None:
-            with self.denoiser.whole(here, idle=True):
+            with self.denoiser.whole(here), self.denoiser.speaking():
                 cast(_Saving, self.family.pipe).save_pretrained(folder, safe_serialization=True)
         elif merge:
-            with _Standing(self.family, self._merged()), self.denoiser.whole(here, idle=True):
+            with _Standing(self.family, self._merged()), self.denoiser.whole(here), self.denoiser.speaking():
                 cast(_Saving, self.family.pipe).save_pretrained(folder, safe_serialization=True)
         else:
             self._lora.save(folder)
@@ -73,6 +73,7 @@ class PipelineAssembly(GeneratorAssembly):
 
     @torch.no_grad()
     def write(self, prompts: Sequence[str], config: GenerationConfig, first: int) -> list[Part]:
+        self.denoiser.check_words()
         self.denoiser.restore()  # for good: who asks once will ask again
         return self.family.write(prompts, config, first)
 

@@ -5,9 +5,10 @@ b samples.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 from typing import Final, Self, cast, final
 
 import torch
@@ -23,7 +24,7 @@ from modalign.decoders.generating import ASKED, FITTED, WORDS, prompt_medium
 from modalign.decoders.readers import Condition
 from modalign.errors import ModelError
 from modalign.integrations.diffusers.family import Family, device_of, type_of
-from modalign.integrations.diffusers.parts import Source, away, release, restore, standing
+from modalign.integrations.diffusers.parts import away, put, release, restore, standing, take
 from modalign.integrations.diffusers.routed import routed
 from modalign.timeline import Timeline
 
@@ -36,10 +37,10 @@ class PipelineDenoiser(Denoiser):
 
     family: how its parts are called.
     words: the modality of prompts.
-    source: where the pipeline was loaded from; None where its parts cannot leave memory and come back.
+    source: the folder that the pipeline was loaded from; None where its parts cannot leave memory and come back.
     """
 
-    def __init__(self, family: Family, *, words: str, source: Source | None = None) -> None:
+    def __init__(self, family: Family, *, words: str, source: Path | None = None) -> None:
         super().__init__()
         self.family, self.words, self.source = family, words, source
         self.process = family.process
@@ -48,7 +49,7 @@ class PipelineDenoiser(Denoiser):
         self.frozen.requires_grad_(False).eval()
         self.readers = cast("Mapping[str, nn.Module]", dict(self.frozen.items()))
         self.facts = {**family.facts, **family.fitting.facts}
-        self._idle: set[str] = set()
+        self._idle: dict[str, Mapping[str, nn.Parameter]] = {}  # weights of text encoders that nothing asks
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
@@ -64,6 +65,7 @@ class PipelineDenoiser(Denoiser):
         return found
 
     def conditions(self, prompts: Sequence[Medium]) -> list[Condition]:
+        self.check_words()
         found: list[Condition] = []
         for prompt in prompts:  # one at a time: its numbers must not depend on what is beside it
             family = self.family.at(cast("Mapping[str, object]", prompt.extra[ASKED]))
@@ -83,42 +85,41 @@ class PipelineDenoiser(Denoiser):
 
     @property
     def away(self) -> bool:
-        return any(away(part) for name, part in self._parts.items() if name not in self._idle)
+        return any(away(part) for part in self._parts.values())
 
     def release(self) -> None:
-        self._release(self._parts)
+        if self.source is not None:
+            for name, part in self._parts.items():
+                release(part, name, self.source)
 
     def restore(self, device: torch.device | None = None) -> None:
-        self._restore(self._parts.keys() - self._idle, device)
+        for part in self._parts.values():
+            restore(part, device or device_of(self.network))
 
     def hears_states(self) -> None:
-        """The text encoders leave memory, and come back only while the whole pipeline is saved."""
-        if self.source is not None:
-            self._idle = self._parts.keys() & set(self.family.texts)
-            self._release(self._idle)
+        """The weights of the text encoders stay where they were loaded, and go to no accelerator; see `speaking`."""
+        for name in sorted((self._parts.keys() & set(self.family.texts)) - self._idle.keys()):
+            self._idle[name] = take(self._parts[name])
 
     @contextmanager
-    def whole(self, device: torch.device | None = None, *, idle: bool = False) -> Iterator[None]:
-        """Within it the readers have their weights.
+    def speaking(self) -> Iterator[None]:
+        """Within it the text encoders have their weights though nothing asks them: the pipeline is saved whole."""
+        for name, weights in self._idle.items():
+            put(self._parts[name], weights)
+        try:
+            yield
+        finally:
+            for name in self._idle:
+                take(self._parts[name])
 
-        idle: also the text encoders that nothing needs.
-        """
-        with super().whole(device):
-            if idle:
-                self._restore(self._idle, device)
-            try:
-                yield
-            finally:
-                self._release(self._idle)
-
-    def _release(self, names: Iterable[str]) -> None:
-        if self.source is not None:
-            for name in names:
-                release(self._parts[name], name, self.source)
-
-    def _restore(self, names: Iterable[str], device: torch.device | None) -> None:
-        for name in names:
-            restore(self._parts[name], device or device_of(self.network))
+    def check_words(self) -> None:
+        """Raise where no prompt can be read any more."""
+        if self._idle:
+            raise ModelError(
+                "this generator stands behind a language model, whose states say what it makes",
+                got="a prompt",
+                fix="ask the whole model, or load the generator alone",
+            )
 
     @cached_property
     def _parts(self) -> dict[str, nn.Module]:
@@ -128,6 +129,7 @@ class PipelineDenoiser(Denoiser):
         return {name: part for name, part in there if isinstance(part, nn.Module) and id(part) in inside}
 
     def sample(self, prompts: Sequence[Medium], sources: Sequence[torch.Generator], route: Route) -> Tensor:
+        self.check_words()
         if self.away:
             raise ModelError(
                 "media are made by parts of the pipeline that have left memory",

@@ -20,7 +20,7 @@ from modalign.integrations.diffusers.assembly import PipelineAssembly
 from modalign.integrations.diffusers.denoiser import PipelineDenoiser
 from modalign.integrations.diffusers.family import Family, Pipeline
 from modalign.integrations.diffusers.index import adapted, index, options_of
-from modalign.integrations.diffusers.parts import Source
+from modalign.integrations.diffusers.parts import place_of
 from modalign.model import Model
 from modalign.registration.targets import resolve
 from modalign.registry import registry
@@ -58,8 +58,7 @@ class PipelineLoader(Loader):
         settings = _settings(family_class.options, config)
         family = family_class(load_pipeline(base, config), settings)
         media = _media(registry.modality(self.modality).settings, self.modality, config, family.decoding)
-        source = Source(path=base, revision=config.revision)
-        denoiser = PipelineDenoiser(family, words=words_modality(), source=source)
+        denoiser = PipelineDenoiser(family, words=words_modality(), source=place_of(base, config.revision))
         preparer = GeneratorPreparer(self.modality, denoiser.words, family.fitting, media, family.rate)
         adapters = peft.adapt(denoiser.network, config, base=base)
         if config.gradient_checkpointing:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from modalign.caching.fingerprint import fingerprint
 from modalign.errors import ModelError
 from modalign.integrations.diffusers.family import device_of, type_of
+from modalign.integrations.diffusers.index import INDEX
 
 _MARK: Final = "_modalign_away"  #: on a part, so that whoever shares it knows too
 _STAND: Final = "_modalign_stand"
@@ -25,26 +26,19 @@ class _Class(Protocol):
     from_pretrained: Callable[..., nn.Module]
 
 
-@final
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """Where a pipeline was loaded from.
+def place_of(path: str, revision: str | None = None) -> Path:
+    """The folder here that a pipeline was loaded from; of an id that of its commit, whatever the hub has later.
 
     path: a folder, or an id on the hub.
     revision: of an id.
     """
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        return folder.absolute()
+    from huggingface_hub import hf_hub_download
 
-    path: str
-    revision: str | None = None
-
-    def folder(self) -> Path:
-        """The folder on this machine; of an id that of the commit that was loaded, whatever the hub has by now."""
-        place = Path(self.path).expanduser()
-        if place.is_dir():
-            return place.absolute()
-        from huggingface_hub import snapshot_download
-
-        return Path(snapshot_download(self.path, revision=self.revision, local_files_only=True))
+    # not `snapshot_download`, which asks for files of the repository that a pipeline never has
+    return Path(hf_hub_download(path, INDEX, revision=revision, local_files_only=True)).parent
 
 
 @final
@@ -68,23 +62,19 @@ def away(part: nn.Module) -> bool:
     return hasattr(part, _MARK)
 
 
-def release(part: nn.Module, name: str, source: Source) -> None:
+def release(part: nn.Module, name: str, folder: Path) -> None:
     """Free the memory of a part's weights; its buffers and settings stay, which a network may ask it for.
 
     The weights are none, and not on `meta`: whatever moves, sends or counts a model's parameters does not meet them.
 
     name: in its pipeline.
+    folder: of the pipeline.
     """
     weights = _weights(part)
     if away(part) or not weights:
         return
-    mark = _Away(folder=source.folder(), name=name, dtype=type_of(part), weights=fingerprint(weights))
-    for path in weights:
-        owner, leaf = _owner(part, path)
-        setattr(owner, leaf, None)
-        stem = leaf.removesuffix("_g")
-        if stem != leaf and isinstance(vars(owner).get(stem), Tensor):
-            setattr(owner, stem, None)  # what torch's weight norm makes of its two, anew before each use
+    mark = _Away(folder=folder, name=name, dtype=type_of(part), weights=fingerprint(weights))
+    take(part)
     setattr(part, _MARK, mark)
 
 
@@ -99,15 +89,32 @@ def restore(part: nn.Module, device: torch.device) -> None:
             f"the weights of this pipeline's {mark.name} are not those that it was trained with",
             where=str(mark.folder / mark.name),
             got="other weights than had been loaded: they were changed since, in memory or in the folder",
-            fix="save the pipeline whole and train what was saved; where features are precomputed, leave that out",
+            fix="save the pipeline whole and train what was saved, or leave precompute_features out",
         )
-    moved: dict[int, nn.Parameter] = {}  # those that several modules share stay one
-    for path, value in found.items():
-        owner, leaf = _owner(part, path)
-        if id(value) not in moved:
-            moved[id(value)] = nn.Parameter(value.detach().to(device), requires_grad=False)
-        setattr(owner, leaf, moved[id(value)])
+    moved = {  # those that several modules share stay one
+        id(value): nn.Parameter(value.detach().to(device), requires_grad=False) for value in found.values()
+    }
+    put(part, {path: moved[id(value)] for path, value in found.items()})
     delattr(part, _MARK)
+
+
+def take(part: nn.Module) -> dict[str, nn.Parameter]:
+    """Take a part's weights out of it, by their paths: nothing moves, sends, counts or trains them any more."""
+    weights = _weights(part)
+    for path in weights:
+        owner, leaf = _owner(part, path)
+        setattr(owner, leaf, None)
+        stem = leaf.removesuffix("_g")
+        if stem != leaf and isinstance(vars(owner).get(stem), Tensor):
+            setattr(owner, stem, None)  # what torch's weight norm makes of its two, anew before each use
+    return weights
+
+
+def put(part: nn.Module, weights: Mapping[str, nn.Parameter]) -> None:
+    """Put back what was taken."""
+    for path, value in weights.items():
+        owner, leaf = _owner(part, path)
+        setattr(owner, leaf, value)
 
 
 @contextmanager
@@ -116,7 +123,7 @@ def standing(parts: Iterable[nn.Module], like: nn.Module) -> Iterator[None]:
 
     like: the other.
     """
-    empty = {id(part): part for part in parts if away(part)}.values()
+    empty = {id(part): part for part in parts}.values()
     for part in empty:
         part.register_parameter(_STAND, nn.Parameter(torch.empty(0, dtype=type_of(like), device=device_of(like))))
     try:
@@ -137,11 +144,11 @@ def _load(part: nn.Module, mark: _Away) -> nn.Module:
             f"the {mark.name} of this pipeline had left memory, and cannot be loaded again",
             where=str(mark.folder / mark.name),
             got=f"{type(error).__name__}: {' '.join(str(error).split())[:600]}",
-            fix="put the folder back as it was; where features are precomputed, leave that out",
+            fix="put the folder back as it was, or leave precompute_features out",
         ) from error
 
 
-def _weights(part: nn.Module) -> Mapping[str, nn.Parameter]:
+def _weights(part: nn.Module) -> dict[str, nn.Parameter]:
     return dict(part.named_parameters(remove_duplicate=False))
 
 

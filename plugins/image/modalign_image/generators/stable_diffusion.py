@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from modalign.config import GenerationConfig
-from modalign.content import Part
-from modalign.integrations.diffusers.family import called
+from modalign.integrations.diffusers.family import called, device_of
 from modalign_image.generators.base import ImageFamily
 
 _CHECKER: Final = "safety_checker"
@@ -37,18 +36,15 @@ class StableDiffusion(ImageFamily):
             encoder_hidden_states=condition["states"],
         )
 
-    def write(self, prompts: Sequence[str], config: GenerationConfig, first: int) -> list[Part]:
-        checker = self.pipe.components.get(_CHECKER)
-        if isinstance(checker, nn.Module):
-            checker.to(self.device)  # it is no part of the model that is trained, and stays where it was loaded
-        return super().write(prompts, config, first)
-
     def make(self, prompts: Sequence[str], sources: list[torch.Generator], config: GenerationConfig) -> list[Tensor]:
+        said = vars(self.pipe)  # set as diffusers has it set, it would be left out of what is saved
+        checker = said[_CHECKER]
+        if isinstance(checker, nn.Module):
+            checker.to(device_of(self.denoise))  # it is no part of the model, and stays where it was loaded
         if not torch.is_grad_enabled():
             return super().make(prompts, sources, config)
-        checker = getattr(self.pipe, _CHECKER)
-        setattr(self.pipe, _CHECKER, None)  # it looks at copies, and what it blackens has no gradient
+        said[_CHECKER] = None  # it looks at copies, and what it blackens has no gradient
         try:
             return super().make(prompts, sources, config)
         finally:
-            setattr(self.pipe, _CHECKER, checker)
+            said[_CHECKER] = checker

@@ -26,6 +26,7 @@ STRAYS: Final = 0.25  #: share of SFT examples with a part of another modality, 
 
 _SELECTION: Final = 0.25  #: share of defects that are which parts there are
 _EXTRA: Final = 0.5  #: share of those that are a part too many: without them DPO unlearns to end
+_UNSAID: Final = 1 / 3  #: share of wrong attributes of words that are left out: without them DPO unlearns to say all
 _SHOWN: Final = 0.5  #: share of requests that leave attributes to a medium before them
 _MOST_SHOWN: Final = 2  #: attributes that are left to it
 
@@ -36,13 +37,15 @@ class Script:
     """What the parts of a response are to be, in their order.
 
     parts: the modality of each, and what it shows.
+    words: the modality that can leave an attribute out; of the others each shows some value, whatever was asked for.
     """
 
     parts: tuple[tuple[str, Concept], ...]
+    words: str | None = None
 
     def defects(self, known: Sequence[str]) -> list[tuple[str, ...]]:
-        """What can be wrong with it: an attribute of a part, `("1", "colour")`, or which parts there are, `("1",)`:
-        that one is of another modality, or, behind the last, that it is there at all.
+        """What can be wrong with it: an attribute of a part, `("1", "colour")`, of another value or left out, or which
+        parts there are, `("1",)`: that one is of another modality, or, behind the last, that it is there at all.
 
         known: modalities there are.
         """
@@ -58,7 +61,10 @@ class Script:
         """
         parts, at = list(self.parts), int(defect[0])
         if len(defect) > 1:
-            parts[at] = (parts[at][0], parts[at][1].violate(defect[1], random))
+            (name, shown), wrong = parts[at], defect[1]
+            rest = [one for one in shown.attributes if one != wrong]
+            unsaid = name == self.words and rest and random.random() < _UNSAID
+            parts[at] = name, shown.only(rest) if unsaid else shown.violate(wrong, random)
             return replace(self, parts=tuple(parts))
         others = sorted(known.keys() - {name for name, _ in parts})
         other = random.choice(others)
@@ -92,7 +98,7 @@ class Together:
         random = Random(f"{self.seed}/{TOGETHER}/{kind}/{held_out}/{number}")
         modalities = self._chosen(random)
         concept = random.choice(split(self.names(modalities))[held_out])
-        right = script(concept, modalities, self.depictions)
+        right = replace(script(concept, modalities, self.depictions), words=self.words)
         seed = random.getrandbits(31)  # shared by all responses, so that they differ in what was asked for only
         shown = [self._answer(one, seed) for one in self._scripts(kind, right, concept, random)]
         source = f"oracle/{TOGETHER}/{kind}{'-test' if held_out else ''}"

@@ -85,6 +85,21 @@ def test_which_parts_there_are_is_wrong_by_another_modality_or_by_one_too_many()
     assert all(count >= 15 for count in kinds.values()), kinds
 
 
+def test_words_may_leave_out_what_was_asked_for() -> None:
+    left: list[int] = []
+    for row in rows("shared-defect", 300):
+        gone: list[int] = []
+        for at, response in enumerate(row.responses):
+            asked = dict(seen(row, at).asked.parts).get("text")
+            words = [part for part in response.parts() if part.modality == "text"]
+            read = depictions()["text"].read(words[0]) if asked is not None and words else None
+            gone.append(0 if asked is None or read is None else len({*asked.attributes} - {*read.attributes}))
+        left.append(gone[1] - gone[0])
+        assert gone[1] >= gone[0]
+    # of the rejected alone: it tells the model to say all of it
+    assert 15 <= sum(left) <= 60, sum(left)
+
+
 def test_both_of_a_shared_defect_pair_have_the_first_defect() -> None:
     for row in rows("shared-defect"):
         better, worse = seen(row, 0), seen(row, 1)

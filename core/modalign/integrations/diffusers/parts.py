@@ -92,7 +92,7 @@ def restore(part: nn.Module, device: torch.device) -> None:
             fix="save the pipeline whole and train what was saved, or leave precompute_features out",
         )
     moved = {  # those that several modules share stay one
-        id(value): nn.Parameter(value.detach().to(device), requires_grad=False) for value in found.values()
+        id(value): nn.Parameter(value.detach().to(device), requires_grad=False) for value in {*found.values()}
     }
     put(part, {path: moved[id(value)] for path, value in found.items()})
     delattr(part, _MARK)
